@@ -1,0 +1,124 @@
+"""The database: one snapshot per reader, one short turn per writer.
+
+SQLite in WAL with `synchronous=FULL`. Readers begin DEFERRED; only writers begin IMMEDIATE, because a global begin hook
+would make every page view take the write lock. Writers of one process queue up in order before they ask SQLite, whose
+own waiting is a lottery that lets a busy batch job starve a page.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+
+from core.clock import Clock
+
+BUSY_TIMEOUT_MS = 30_000
+# An arbitrary constant: every process that reserves takes this advisory lock on PostgreSQL.
+RESERVATION_LOCK = 0x626F75636C65
+
+
+class Turnstile:
+    """A lock that serves in order of arrival."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._taken = False
+
+    def __enter__(self) -> None:
+        with self._mutex:
+            if not self._taken:
+                self._taken = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+class Store:
+    """Opens transactions. Functions in this package take the `Connection` they are to work in."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = url
+        self.clock = clock
+        self.engine = _engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._turn = Turnstile()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent snapshot; writes nothing to main tables (temporary tables are free)."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction, committed at the end, rolled back by any exception. Keep it under 50 ms."""
+        with self._turn if self.is_sqlite else _nothing(), self.engine.connect() as connection:
+            connection = connection.execution_options(boucle_write=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def reservation(self) -> Iterator[Connection]:
+        """A write transaction whose first statement takes the workspace's reservation lock (FREQUENCY.md).
+
+        SQLite: BEGIN IMMEDIATE is that lock. PostgreSQL: an advisory lock under READ COMMITTED, so that the next
+        statement sees everything committed before the lock was granted.
+        """
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": RESERVATION_LOCK})
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, isolation_level="READ COMMITTED")
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # the driver's own transactions off: _begin_sqlite begins them
+    cursor = dbapi_connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "temp_store=FILE",  # temporary tables of a million people must not live in memory
+        "cache_size=-16000",
+        "journal_size_limit=67108864",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("boucle_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN DEFERRED")
