@@ -32,7 +32,18 @@ class Operator(StrEnum):
 
 
 #: Fields of a record that are columns; every other name is looked up in its attributes.
-FIELDS = ("email", "first_name", "last_name", "company", "language", "country", "time_zone", "phone", "owner", "customer_since")
+FIELDS = (
+    "email",
+    "first_name",
+    "last_name",
+    "company",
+    "language",
+    "country",
+    "time_zone",
+    "phone",
+    "owner",
+    "customer_since",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,7 @@ def _holds(condition: Condition, value: Any) -> bool:
     if operator is Operator.EXISTS:
         return bool(operand)
     if operator in (Operator.MIN, Operator.MAX):
-        return _compare_number(operator, value, operand)
+        return _compare_number(operator, value, float(operand) if isinstance(operand, float) else math.nan)
     if operator in (Operator.BEFORE, Operator.AFTER):
         return _compare_day(operator, value, str(operand))
     texts = operand if isinstance(operand, tuple) else ()
@@ -132,7 +143,7 @@ def _holds(condition: Condition, value: Any) -> bool:
     return (folded in texts) is (operator is Operator.ANY_OF)
 
 
-def _compare_number(operator: Operator, value: Any, bound: Any) -> bool:
+def _compare_number(operator: Operator, value: Any, bound: float) -> bool:
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -80,7 +80,7 @@ class PastTouch:
         return self.state in COUNTING
 
     def outcome(self, now: int) -> TouchState | None:
-        """ANSWERED, DECLINED or SILENT; None while nothing is known. A closed window is silence before any job says so."""
+        """ANSWERED, DECLINED or SILENT; None while nothing is known. A closed window is silence before a job says so."""
         if self.state in (TouchState.ANSWERED, TouchState.DECLINED, TouchState.SILENT):
             return self.state
         closed = self.window_closes_at is not None and self.window_closes_at <= now
@@ -199,8 +199,12 @@ def decide(facts: Facts, limit: Limits, now: int) -> Decision:
 
 def company_quota(contacts: int, share: float) -> int:
     """How many people of one company may be asked in 30 days: k = max(1, floor(share x contacts))."""
-    # a share such as 0.29 of 100 is 29, not the 28 that binary floats make of it
-    return max(1, int(share * contacts + 1e-9))
+    return max(1, contacts * share_ppm(share) // 1_000_000)
+
+
+def share_ppm(share: float) -> int:
+    """The share in millionths: 0.29 of 100 is 29, not the 28 that binary fractions make of it."""
+    return round(share * 1_000_000)
 
 
 def _fixed(facts: Facts, limit: Limits, now: int) -> Decision | None:

@@ -231,13 +231,21 @@ class Campaign(Model):
     def _one_cadence(self) -> Campaign:
         given = [key for key in ("every_days", "once", "trigger") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"a campaign needs exactly one of every_days, once, trigger; this one has {given or 'none'}")
+            found = " and ".join(given) or "none"
+            raise ValueError(f"a campaign needs exactly one of every_days, once, trigger; this one has {found}")
         if self.start and self.end and self.end < self.start:
             raise ValueError("the campaign ends before it starts")
         if self.reminder_days and self.reminder_days >= self.window_days:
             raise ValueError("the reminder would leave after the survey window has closed: lower reminder_days")
         if self.survey.anonymous and self.write_back:
             raise ValueError("an anonymous survey cannot write scores back to contacts: drop write_back or anonymous")
+        return self
+
+    @model_validator(mode="after")
+    def _not_yet(self) -> Campaign:
+        later = [key for key in ("trigger", "sample", "margin", "stop_after") if getattr(self, key) is not None]
+        if later:  # a key that is accepted and ignored would be a promise broken in silence
+            raise ValueError(f"{', '.join(later)}: not available in this release; leave it out")
         return self
 
     @property

@@ -10,6 +10,8 @@ The migrations under `migrations/` build these tables; `tests/storage` compares 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -40,7 +42,13 @@ metadata = MetaData(
 Id = BigInteger().with_variant(Integer, "sqlite")
 Ms = BigInteger
 
-# --- the workspace and what connects it -------------------------------------------------------------------------------
+
+def _where(condition: str) -> dict[str, Any]:
+    """A partial index, on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+# --- the workspace and what connects it -----------------------------------------------------------------------------
 
 workspace = Table(
     "workspace",
@@ -112,7 +120,7 @@ rate_buckets = Table(
     Column("blocked_until", Ms, nullable=False, server_default="0"),  # a 429 stops everybody on the account
 )
 
-# --- people --------------------------------------------------------------------------------------------------------------
+# --- people ---------------------------------------------------------------------------------------------------------
 
 companies = Table(
     "companies",
@@ -206,7 +214,7 @@ message_guard = Table(  # the 24 h floor, nothing else
     Column("last_message_at", Ms, nullable=False),
 )
 
-# --- asking --------------------------------------------------------------------------------------------------------------
+# --- asking ---------------------------------------------------------------------------------------------------------
 
 campaigns = Table(
     "campaigns",
@@ -278,12 +286,16 @@ touches = Table(
     Column("answered", Boolean, nullable=False, server_default=text("false")),
     Column("declined_at", Ms),
     Column("returned_at", Ms),
-    Column("reason", Text, nullable=False, server_default=""),  # of `returned`: bounced refused suppressed cancelled expired
+    Column("reason", Text, nullable=False, server_default=""),  # of `returned`: a ReturnReason
     Column("detail", Text, nullable=False, server_default=""),  # in the vendor's words
     Column("reminded_at", Ms),
     Column("event_at", Ms),  # triggers: when the event happened
     Column("clamped", Boolean, nullable=False, server_default=text("false")),  # the claimed date lay in the future
-    UniqueConstraint("wave_id", "person_id", name="uq_touches_wave_person"),
+    # one standing ask per wave; a returned one may be followed by another, an answer may still come to either
+    Index(
+        "uq_touches_wave_person", "wave_id", "person_id", unique=True, **_where("state NOT IN ('returned', 'answered')")
+    ),
+    Index("ix_touches_returned", "wave_id", **_where("state = 'returned'")),
     # covers the clocks: the planner never leaves this index
     Index(
         "ix_touches_clock",
@@ -373,7 +385,7 @@ follow_ups = Table(
     Column("created_at", Ms, nullable=False),
     Column("changed_at", Ms, nullable=False),
     Column("closed_at", Ms),
-    Index("ix_follow_ups_open", "person_id", sqlite_where=text("closed_at IS NULL"), postgresql_where=text("closed_at IS NULL")),
+    Index("ix_follow_ups_open", "person_id", **_where("closed_at IS NULL")),
 )  # fmt: skip
 
 segments = Table(
@@ -404,10 +416,10 @@ incidents = Table(  # what stops messages, or needs a human: brakes, broken conn
     Column("reason", Text, nullable=False),
     Column("opened_at", Ms, nullable=False),
     Column("closed_at", Ms),
-    Index("ix_incidents_open", "kind", sqlite_where=text("closed_at IS NULL"), postgresql_where=text("closed_at IS NULL")),
+    Index("ix_incidents_open", "kind", **_where("closed_at IS NULL")),
 )  # fmt: skip
 
-# --- in and out ------------------------------------------------------------------------------------------------------------
+# --- in and out -----------------------------------------------------------------------------------------------------
 
 inbox = Table(
     "inbox",
@@ -463,13 +475,13 @@ deliveries = Table(
     # what is due, per connection: finished rows are not in it
     Index(
         "ix_deliveries_due", "connection_id", "kind", "state", "due_at",
-        sqlite_where=text("state IN ('ready', 'sending')"), postgresql_where=text("state IN ('ready', 'sending')"),
+        **_where("state IN ('ready', 'sending')"),
     ),
     Index("ix_deliveries_touch", "touch_id"),
-    Index("ix_deliveries_identity", "identity_id", sqlite_where=text("identity_id IS NOT NULL"), postgresql_where=text("identity_id IS NOT NULL")),
+    Index("ix_deliveries_identity", "identity_id", **_where("identity_id IS NOT NULL")),
 )  # fmt: skip
 
-# --- keeping house -----------------------------------------------------------------------------------------------------------
+# --- keeping house --------------------------------------------------------------------------------------------------
 
 leases = Table(  # one holder at a time per job and argument; also when each last ran to its end
     "leases",
@@ -515,4 +527,3 @@ api_tokens = Table(
     Column("last_used_at", Ms),
     Column("revoked_at", Ms),
 )
-

@@ -10,19 +10,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 
 from core.clock import Clock
+from core.storage import folding
 
 BUSY_TIMEOUT_MS = 30_000
 # An arbitrary constant: every process that reserves takes this advisory lock on PostgreSQL.
 RESERVATION_LOCK = 0x626F75636C65
 
 
-class Turnstile:
+class Turnstile(AbstractContextManager[None]):
     """A lock that serves in order of arrival."""
 
     def __init__(self) -> None:
@@ -48,6 +49,34 @@ class Turnstile:
                 self._taken = False
 
 
+class Session:
+    """One connection through several transactions: what it puts into temporary tables stays until it is closed."""
+
+    def __init__(self, store: Store, connection: Connection) -> None:
+        self._store = store
+        self._connection = connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent snapshot."""
+        connection = self._connection.execution_options(boucle_write=False)
+        with connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One short write transaction."""
+        with self._store.turn(), self._connection.execution_options(boucle_write=True).begin():
+            yield self._connection
+
+    @contextmanager
+    def reservation(self) -> Iterator[Connection]:
+        """One write transaction under the reservation lock."""
+        with self.write() as connection:
+            self._store.lock_reservations(connection)
+            yield connection
+
+
 class Store:
     """Opens transactions. Functions in this package take the `Connection` they are to work in."""
 
@@ -67,7 +96,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction, committed at the end, rolled back by any exception. Keep it under 50 ms."""
-        with self._turn if self.is_sqlite else _nothing(), self.engine.connect() as connection:
+        with self.turn(), self.engine.connect() as connection:
             connection = connection.execution_options(boucle_write=True)
             with connection.begin():
                 yield connection
@@ -80,17 +109,29 @@ class Store:
         statement sees everything committed before the lock was granted.
         """
         with self.write() as connection:
-            if not self.is_sqlite:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": RESERVATION_LOCK})
+            self.lock_reservations(connection)
             yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One connection for several transactions; its temporary tables are gone with it."""
+        with self.engine.connect() as connection:
+            try:
+                yield Session(self, connection)
+            finally:
+                connection.invalidate()
+
+    def turn(self) -> AbstractContextManager[None]:
+        """This process's place in the queue of writers."""
+        return self._turn if self.is_sqlite else nullcontext()
+
+    def lock_reservations(self, connection: Connection) -> None:
+        """Take the workspace's reservation lock until the transaction ends."""
+        if not self.is_sqlite:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": RESERVATION_LOCK})
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _engine(url: str) -> Engine:
@@ -117,6 +158,7 @@ def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    folding.register(dbapi_connection)
 
 
 def _begin_sqlite(connection: Connection) -> None:
