@@ -7,7 +7,7 @@ the system says whether that one still lives. About a process elsewhere nothing 
 from __future__ import annotations
 
 import os
-import socket
+import platform
 from pathlib import Path
 
 
@@ -33,7 +33,7 @@ def _machine() -> str:
         numbering = str(Path("/proc/self/ns/pid").stat().st_ino)
     except OSError:
         numbering = "0"
-    return f"{socket.gethostname()}/{numbering}"
+    return f"{platform.node()}/{numbering}"
 
 
 def _started(pid: int) -> int | None:
