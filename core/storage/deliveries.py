@@ -20,7 +20,7 @@ CHUNK = 500
 ERROR_LENGTH = 500
 
 
-# --- asking for effects ------------------------------------------------------------------------------------------------
+# --- asking for effects ---------------------------------------------------------------------------------------------
 
 
 def request_write_back(
@@ -82,7 +82,7 @@ def cancel_ready_sends(tx: Connection, touch_ids: Sequence[int], now: int) -> No
         )
 
 
-# --- outcomes --------------------------------------------------------------------------------------------------------------
+# --- outcomes -------------------------------------------------------------------------------------------------------
 
 
 def settle(tx: Connection, delivery_id: int, fence: int, state: DeliveryState, now: int, **values: Any) -> bool:
@@ -129,7 +129,7 @@ def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value[:ERROR_LENGTH] if key == "error" else value for key, value in values.items()}
 
 
-# --- what was left behind ----------------------------------------------------------------------------------------------------
+# --- what was left behind -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def connections_with_work(tx: Connection, kind: str, now: int) -> list[int]:
     return list(tx.scalars(_WITH_WORK, {"kind": kind, "now": now}))
 
 
-# --- for people ------------------------------------------------------------------------------------------------------------------
+# --- for people -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +228,10 @@ def replay(tx: Connection, delivery_ids: Sequence[int], now: int) -> list[int]:
 def counts(tx: Connection) -> dict[str, int]:
     """How many deliveries stand in each state."""
     rows = tx.execute(select(deliveries.c.state, func.count()).group_by(deliveries.c.state))
-    return {state: count for state, count in rows}
+    return {row[0]: row[1] for row in rows}
 
 
-# --- keeping house ---------------------------------------------------------------------------------------------------------------
+# --- keeping house --------------------------------------------------------------------------------------------------
 
 
 def forget_payloads(tx: Connection, before: int, limit: int = CHUNK) -> int:
@@ -255,7 +255,8 @@ def forget_orphans(tx: Connection, limit: int = CHUNK) -> int:
     """Drop write-backs of records that exist no more; returns how many."""
     orphans = text(
         "SELECT d.id FROM deliveries AS d LEFT JOIN identities AS i ON i.id = d.identity_id"
-        " WHERE d.kind = 'write_back' AND d.identity_id IS NOT NULL AND i.id IS NULL AND d.state <> 'sending' LIMIT :limit"
+        " WHERE d.kind = 'write_back' AND d.identity_id IS NOT NULL AND i.id IS NULL AND d.state <> 'sending'"
+        " LIMIT :limit"
     )
     ids = list(tx.scalars(orphans, {"limit": limit}))
     return tx.execute(delete(deliveries).where(deliveries.c.id.in_(ids))).rowcount if ids else 0

@@ -11,12 +11,15 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 
 from core.clock import Clock
 from core.storage import folding
+
+#: How jobs name the `tx` they pass on: SQLAlchemy itself stays in this package.
+Transaction: TypeAlias = Connection
 
 BUSY_TIMEOUT_MS = 30_000
 # An arbitrary constant: every process that reserves takes this advisory lock on PostgreSQL.
