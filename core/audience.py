@@ -2,8 +2,8 @@
 
     audience = { country = ["FR", "BE"], plan = { not = ["trial"] }, seats = { min = 5 } }
 
-A value or a list is any-of. `not`, `min`, `max`, `before`, `after`, `contains`, `exists` may be combined; all conditions
-must hold. A missing attribute matches only `not` and `exists = false`. Text is compared case-folded; numbers written as
+A value or a list is any-of. `not`, `min`, `max`, `before`, `after`, `contains`, `exists` may be combined; all must
+hold. A missing attribute matches only `not` and `exists = false`. Text is compared case-folded; numbers written as
 text count as numbers for min and max; before and after take ISO dates and exclude the day itself.
 `core.storage.audience_sql` says the same in SQL; a property test holds the two together.
 """

@@ -32,7 +32,7 @@ class Clock:
 
 
 class FixedClock(Clock):
-    """A clock that stands still until it is moved: for decisions about another moment (`preview --at`) and for tests."""
+    """A clock that stands still until it is moved: for decisions about another moment (`preview --at`), for tests."""
 
     def __init__(self, at: datetime) -> None:
         super().__init__(0.0)

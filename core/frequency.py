@@ -80,7 +80,7 @@ class PastTouch:
         return self.state in COUNTING
 
     def outcome(self, now: int) -> TouchState | None:
-        """ANSWERED, DECLINED or SILENT; None while nothing is known. A closed window is silence before a job says so."""
+        """ANSWERED, DECLINED or SILENT; None while nothing is known. A closed window is silence at once."""
         if self.state in (TouchState.ANSWERED, TouchState.DECLINED, TouchState.SILENT):
             return self.state
         closed = self.window_closes_at is not None and self.window_closes_at <= now

@@ -1,0 +1,146 @@
+"""Waves and the decisions of their plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Text,
+    and_,
+    case,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from core.frequency import PACING, Rule
+from core.storage.planning import decided
+from core.storage.schema import decisions, waves
+from core.waves import WavePlan
+
+#: Decisions written per transaction: some 10 ms, so that no page waits for a plan.
+CHUNK = 5_000
+
+
+def open_wave(tx: Connection, campaign_id: int, plan: WavePlan) -> Any:
+    """The row of the wave that is open now, made if need be; every earlier one of the campaign is closed."""
+    tx.execute(
+        update(waves)
+        .where(waves.c.campaign_id == campaign_id, waves.c.state == "open", waves.c.number != plan.number)
+        .values(state="closed")
+    )
+    which = and_(waves.c.campaign_id == campaign_id, waves.c.number == plan.number)
+    row = tx.execute(select(waves).where(which)).first()
+    if row is None:
+        tx.execute(
+            insert(waves).values(
+                campaign_id=campaign_id, number=plan.number, opens_at=plan.opens_at, ends_at=plan.ends_at, counts={}
+            )
+        )
+    elif (row.opens_at, row.ends_at, row.state) != (plan.opens_at, plan.ends_at, "open"):
+        tx.execute(update(waves).where(which).values(opens_at=plan.opens_at, ends_at=plan.ends_at, state="open"))
+    return tx.execute(select(waves).where(which)).one()
+
+
+def close_waves(tx: Connection, campaign_id: int) -> None:
+    """No wave of the campaign is open any more."""
+    tx.execute(update(waves).where(waves.c.campaign_id == campaign_id, waves.c.state == "open").values(state="closed"))
+
+
+def counts(tx: Connection) -> Counter[str]:
+    """How many people the plan just made decided, by rule; "asked" are those it chose."""
+    rows = tx.execute(select(decided.c.rule, func.count()).group_by(decided.c.rule))
+    return Counter({rule or "asked": number for rule, number in rows})
+
+
+def earliest_free(tx: Connection, after: int) -> int | None:
+    """When the first of the blocked people is free."""
+    return tx.scalar(select(func.min(decided.c.until)).where(decided.c.until > after))
+
+
+def remember_plan(tx: Connection, wave_id: int, counted: Counter[str], planned_at: int, next_plan_at: int) -> None:
+    """Keep a plan's counts per rule, and when the next one is due."""
+    not_asked = {rule: number for rule, number in sorted(counted.items()) if rule != "asked"}
+    tx.execute(
+        update(waves)
+        .where(waves.c.id == wave_id)
+        .values(
+            planned_at=planned_at,
+            next_plan_at=next_plan_at,
+            counts={"asked": counted["asked"], "not_asked": not_asked},
+        )
+    )
+
+
+def replan(tx: Connection) -> None:
+    """Something the plans depend on has changed: they are made again at once."""
+    tx.execute(update(waves).where(waves.c.state == "open").values(next_plan_at=None))
+
+
+def people_range(tx: Connection) -> tuple[int, int]:
+    """The lowest and highest person decided on; (0, -1) where there is nobody."""
+    low, high = tx.execute(select(func.min(decided.c.person_id), func.max(decided.c.person_id))).one()
+    return (0, -1) if low is None else (low, high)
+
+
+def store_changes(
+    tx: Connection, campaign_id: int, wave_id: int, ends_at: int, waits: bool, people: range, now: int
+) -> int:
+    """Store the decisions on `people` (a range of ids) that differ from what is stored; returns how many.
+
+    What only paces the wave (company share, limit, hour) is stored as planned, without a date, else a drip would
+    rewrite everybody every day. People outside the audience are stored only if they were inside before.
+    """
+    state = _state(ends_at, waits)
+    rule = case((decided.c.rule.in_([r.value for r in PACING]), null()), else_=decided.c.rule)
+    until = case((decided.c.rule.in_([r.value for r in PACING]), null()), else_=decided.c.until)
+    changed = or_(
+        decisions.c.person_id.is_(null()) & (func.coalesce(decided.c.rule, "") != Rule.NOT_IN_AUDIENCE.value),
+        decisions.c.rule.is_distinct_from(rule),
+        decisions.c.until.is_distinct_from(until),
+        decisions.c.state != state,
+        decisions.c.wave_id != wave_id if not waits else literal(False),
+    )
+    known = and_(decisions.c.campaign_id == campaign_id, decisions.c.person_id == decided.c.person_id)
+    rows = (
+        select(
+            literal(campaign_id, Integer),
+            decided.c.person_id,
+            literal(wave_id, Integer),
+            state,
+            rule,
+            until,
+            literal(now),
+        )
+        .select_from(decided.outerjoin(decisions, known))
+        .where(decided.c.person_id.between(people.start, people.stop - 1), changed)
+        .where(
+            or_(decisions.c.person_id.is_not(null()), func.coalesce(decided.c.rule, "") != Rule.NOT_IN_AUDIENCE.value)
+        )
+    )
+    names = ["campaign_id", "person_id", "wave_id", "state", "rule", "until", "changed_at"]
+    new: Any = sqlite_insert(decisions) if tx.dialect.name == "sqlite" else postgresql_insert(decisions)
+    statement = new.from_select(names, rows)
+    values = {name: statement.excluded[name] for name in names[2:]}
+    return tx.execute(
+        statement.on_conflict_do_update(index_elements=["campaign_id", "person_id"], set_=values)
+    ).rowcount
+
+
+def _state(ends_at: int, waits: bool) -> Any:
+    """Planned: may be asked in this wave, now or when free. Dropped: not in this wave."""
+    pacing = decided.c.rule.in_([rule.value for rule in PACING if rule is not Rule.SAMPLE])
+    if not waits:
+        pacing = decided.c.rule.in_([Rule.DAILY_LIMIT.value, Rule.SEND_WINDOW.value])
+    in_time = and_(decided.c.until.is_not(null()), decided.c.until < ends_at) if waits else literal(False)
+    return type_coerce(case((or_(decided.c.rule.is_(null()), pacing, in_time), "planned"), else_="dropped"), Text)
