@@ -181,3 +181,11 @@ def _opens_at(scope: Scope) -> ColumnElement[Any]:
         .limit(1)
         .scalar_subquery()
     )
+
+
+def next_chosen(tx: Connection, after: int, limit: int) -> list[tuple[int, int]]:
+    """The next (place, identity) the plan chose, in order."""
+    rows = tx.execute(
+        select(chosen.c.place, chosen.c.identity_id).where(chosen.c.place > after).order_by(chosen.c.place).limit(limit)
+    )
+    return [(place, identity) for place, identity in rows]

@@ -198,4 +198,4 @@ def _time_zones(tx: Connection) -> dict[int, str]:
     statement = select(identities.c.id, identities.c.time_zone).where(
         identities.c.id.in_(select(batch_table.c.identity_id)), identities.c.time_zone.is_not(null())
     )
-    return dict(tx.execute(statement).tuples())  # type: ignore[arg-type]
+    return dict(tx.execute(statement).tuples())

@@ -65,7 +65,8 @@ def counts(tx: Connection) -> Counter[str]:
 
 def earliest_free(tx: Connection, after: int) -> int | None:
     """When the first of the blocked people is free."""
-    return tx.scalar(select(func.min(decided.c.until)).where(decided.c.until > after))
+    earliest: int | None = tx.scalar(select(func.min(decided.c.until)).where(decided.c.until > after))
+    return earliest
 
 
 def remember_plan(tx: Connection, wave_id: int, counted: Counter[str], planned_at: int, next_plan_at: int) -> None:

@@ -1,0 +1,96 @@
+"""The dry run of a campaign: who would be asked now, who not and by which rule. Writes nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from core.clock import from_ms, to_ms
+from core.errors import Invalid, NotFound
+from core.forecast import expected_margin
+from core.jobs.context import Context
+from core.jobs.plan_waves import decide, prepare, sources_read
+from core.storage.ledger import answer_history, first_wave_left
+from core.storage.planning import decided
+from core.storage.schema import identities
+from core.storage.settings import campaign_named, read_connections, read_workspace
+from core.waves import wave_at
+
+
+def preview(context: Context, name: str, at: datetime | None = None, limit: int | None = None) -> dict[str, Any]:
+    """The JSON document of `flask preview` (DESIGN). Raises NotFound for an unknown campaign.
+
+    `at` decides as of another moment, with the ledger as it is now. `limit` cuts the lists, never the counts.
+    `held_back` says what keeps even those from leaving at once: brakes, a stopped campaign, an unread source.
+    """
+    now = context.clock.now_ms() if at is None else to_ms(at)
+    with context.store.session() as session, session.read() as tx:
+        workspace = read_workspace(tx)
+        if workspace is None:
+            raise NotFound("there is no workspace yet: apply a workspace file first")
+        row = campaign_named(tx, name)
+        connections = {connection.name: connection for connection in read_connections(tx)}
+        if row.settings.sender not in connections:
+            raise Invalid(f"campaign {name} sends through {row.settings.sender}, which is no connection any more")
+        wave = wave_at(row.settings, row.created_at, workspace.zone, now)
+        planned = prepare(workspace, row, connections, wave, now)
+        counted = decide(tx, planned)
+        held_back = []
+        if row.state != "active":
+            held_back.append(f"the campaign is {row.state}{': ' + row.reason if row.reason else ''}")
+        if not workspace.live:
+            held_back.append("the workspace is not live: only test recipients receive anything")
+        if wave is None:
+            held_back.append("no wave is open at this moment")
+        if not sources_read(row, connections):
+            held_back.append("a source has not been read whole yet")
+        left = first_wave_left(tx, workspace.brakes, now)
+        if left is not None and left < counted["asked"]:
+            held_back.append(f"the first wave lets {left} leave now (brakes.first_wave)")
+        wave_number = None if wave is None else wave.number
+        answered, finished = answer_history(tx, row.id)
+        rate = answered / finished if finished >= 100 else row.settings.expected_response_rate
+        expected = round(counted["asked"] * rate)
+        population = sum(counted.values()) - counted["not_in_audience"]
+        return {
+            "campaign": name,
+            "at": _iso(now),
+            "wave": wave_number,
+            "counts": {
+                "asked": counted["asked"],
+                "not_asked": {rule: n for rule, n in sorted(counted.items()) if rule != "asked"},
+            },
+            "asked": _asked(tx, limit),
+            "not_asked": _not_asked(tx, limit),
+            "expected_answers": expected,
+            "expected_margin": expected_margin(expected, population),
+            "held_back": held_back,
+        }
+
+
+def _asked(tx: Connection, limit: int | None) -> list[dict[str, Any]]:
+    rows = tx.execute(
+        select(decided.c.person_id, identities.c.email)
+        .join(identities, identities.c.id == decided.c.identity_id)
+        .where(decided.c.rule.is_(None))
+        .order_by(decided.c.person_id)
+        .limit(limit)
+    )
+    return [{"person": person, "email": email} for person, email in rows]
+
+
+def _not_asked(tx: Connection, limit: int | None) -> list[dict[str, Any]]:
+    rows = tx.execute(
+        select(decided.c.person_id, identities.c.email, decided.c.rule, decided.c.until)
+        .join(identities, identities.c.id == decided.c.identity_id)
+        .where(decided.c.rule.is_not(None))
+        .order_by(decided.c.person_id)
+        .limit(limit)
+    )
+    return [{"person": p, "email": email, "rule": rule, "until": _iso(until)} for p, email, rule, until in rows]
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else from_ms(ms).isoformat().replace("+00:00", "Z")
