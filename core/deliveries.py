@@ -59,3 +59,8 @@ def invite_key(touch_public_id: str) -> str:
 def reminder_key(touch_public_id: str, number: int = 1) -> str:
     """The key of a reminder of a touch."""
     return f"{touch_public_id}:reminder:{number}"
+
+
+def is_reminder(key: str) -> bool:
+    """A reminder belongs to its touch: what becomes of it never moves the touch."""
+    return ":reminder:" in key

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from core.deliveries import is_reminder
 from core.touches import ReturnReason, TouchState
 from core.waves import quiet_until, zone_now
 from core.workspace import Campaign, Workspace
@@ -55,7 +56,7 @@ class Message:
     @property
     def is_reminder(self) -> bool:
         """A reminder belongs to its touch: what becomes of it never moves the touch."""
-        return ":reminder:" in self.key
+        return is_reminder(self.key)
 
     @property
     def kind(self) -> str:

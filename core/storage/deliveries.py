@@ -134,13 +134,13 @@ def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """A delivery whose worker did not come back."""
+    """A delivery whose worker did not come back, or whose outcome nobody knows."""
 
     id: int
     key: str
-    touch_id: int | None
     fence: int
-    attempts: int
+    touch_id: int | None
+    person_id: int | None
 
 
 def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[Stranded]:
@@ -148,7 +148,7 @@ def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[St
     rows = tx.execute(_CLAIMS, {"connection": connection_id, "kind": kind}).all()
     gone = {owner: is_gone(owner) for owner in {row.owner for row in rows} if owner}
     return [
-        Stranded(row.id, row.key, row.touch_id, row.fence, row.attempts)
+        Stranded(row.id, row.key, row.fence, row.touch_id, row.person_id)
         for row in rows
         if row.lease_until is None or row.lease_until <= now or gone.get(row.owner, False)
     ]
@@ -156,8 +156,9 @@ def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[St
 
 # the states are literals: only so does the partial index of unfinished rows apply
 _CLAIMS = text(
-    "SELECT id, key, touch_id, fence, attempts, owner, lease_until FROM deliveries"
-    " WHERE connection_id = :connection AND kind = :kind AND state = 'sending'"
+    "SELECT d.id, d.key, d.fence, d.touch_id, t.person_id, d.owner, d.lease_until"
+    " FROM deliveries AS d LEFT JOIN touches AS t ON t.id = d.touch_id"
+    " WHERE d.connection_id = :connection AND d.kind = :kind AND d.state = 'sending'"
 )
 
 _WITH_WORK = text(

@@ -12,7 +12,7 @@ from core.clock import DAY_MS
 from core.deliveries import DeliveryKind, DeliveryState
 from core.dispatch import Message
 from core.ids import survey_token, token_hash
-from core.storage.deliveries import ERROR_LENGTH
+from core.storage.deliveries import ERROR_LENGTH, Stranded
 from core.storage.schema import (
     campaigns,
     companies,
@@ -280,10 +280,11 @@ def expire(tx: Connection, delivery_ids: Sequence[int], now: int) -> None:
 # --- in doubt -------------------------------------------------------------------------------------------------------
 
 
-def doubtful_sends(tx: Connection, connection_id: int, since: int, limit: int = 500) -> list[tuple[int, str, int]]:
-    """Messages in doubt since `since` at most: (delivery id, key, touch id). For vendors that can be asked."""
+def doubtful_sends(tx: Connection, connection_id: int, since: int, limit: int = 500) -> list[Stranded]:
+    """Messages in doubt since `since` at most: for vendors that can be asked."""
     rows = tx.execute(
-        select(deliveries.c.id, deliveries.c.key, deliveries.c.touch_id)
+        select(deliveries.c.id, deliveries.c.key, deliveries.c.fence, deliveries.c.touch_id, touches.c.person_id)
+        .join(touches, touches.c.id == deliveries.c.touch_id)
         .where(
             deliveries.c.connection_id == connection_id,
             deliveries.c.kind == DeliveryKind.SEND,
@@ -292,7 +293,7 @@ def doubtful_sends(tx: Connection, connection_id: int, since: int, limit: int = 
         )
         .limit(limit)
     )
-    return [(row[0], row[1], row[2]) for row in rows]
+    return [Stranded(*row) for row in rows]
 
 
 def send_again(tx: Connection, delivery_id: int, fence: int, now: int) -> bool:
