@@ -59,6 +59,7 @@ PACING = (Rule.COMPANY_SHARE, Rule.SAMPLE, Rule.DAILY_LIMIT, Rule.SEND_WINDOW)
 
 FLOOR_MS = DAY_MS  # fixed: cannot be switched off
 YEAR_MS = 365 * DAY_MS
+RECENT_MS = 3 * DAY_MS  # one calendar date lasts 50 hours, from the first place on Earth to the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class Decision:
 def clocks(facts: Facts, limit: Limits, now: int) -> list[Clock]:
     """Every clock that has started, in the order of CLOCKS."""
     started = {
-        Rule.FLOOR_24H: _floor(facts),
+        Rule.FLOOR_24H: _floor(facts, now),
         Rule.ANY_SURVEY: _latest(facts, limit.any_survey, lambda touch: touch.asked_at),
         Rule.SAME_TYPE: _same_type(facts, limit, now),
         Rule.AFTER_ANSWER: _after(facts, limit, limit.after_answer, TouchState.ANSWERED, now),
@@ -233,10 +234,16 @@ def _span(last: int | None, length: int) -> Span:
     return None if last is None else (last, last + length)
 
 
-def _floor(facts: Facts) -> Span:
+def _floor(facts: Facts, now: int) -> Span:
     free = None if facts.last_message_at is None else facts.last_message_at + FLOOR_MS
     today = [
-        t.asked_at for t in facts.touches if t.counts and t.asked_local_date and t.asked_local_date == facts.local_date
+        t.asked_at
+        for t in facts.touches
+        if t.counts
+        and t.asked_at > now - RECENT_MS
+        and t.asked_local_date
+        and facts.local_date
+        and t.asked_local_date >= facts.local_date
     ]
     if today and facts.next_local_day_at is not None:  # moved west: still the same local day
         free = max(free or 0, facts.next_local_day_at)

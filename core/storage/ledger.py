@@ -65,11 +65,12 @@ def sending_capacity(tx: Connection, connection_id: int, per_second: float | Non
 def answer_history(tx: Connection, campaign_id: int) -> tuple[int, int]:
     """(answered, all whose window has had its outcome) of a campaign: its own response rate so far."""
     ended = (TouchState.ANSWERED, TouchState.DECLINED, TouchState.SILENT)
-    counted = dict(
-        tx.execute(
+    counted = {
+        key: value
+        for key, value in tx.execute(
             select(touches.c.state, func.count())
             .where(touches.c.campaign_id == campaign_id, touches.c.state.in_(ended))
             .group_by(touches.c.state)
-        ).tuples()
-    )
+        )
+    }
     return counted.get(TouchState.ANSWERED, 0), sum(counted.values())

@@ -20,7 +20,6 @@ from sqlalchemy import (
     distinct,
     func,
     null,
-    or_,
     select,
     true,
 )
@@ -173,12 +172,14 @@ def _opens_at(scope: Scope) -> ColumnElement[Any]:
     """When the recipient's send window opens next; NULL while it is open."""
     if scope.window is None:
         return null()
-    time_zone = select(identities.c.time_zone).where(identities.c.id == decided.c.identity_id).scalar_subquery()
+    here = zones.c.name.in_((func.coalesce(identities.c.time_zone, ""), ""))  # the record's zone, else the workspace's
     return (
         select(zones.c.opens_at)
-        .where(or_(zones.c.name == func.coalesce(time_zone, ""), zones.c.name == ""))
+        .select_from(identities.join(zones, here))
+        .where(identities.c.id == decided.c.identity_id)
         .order_by(zones.c.name.desc())
         .limit(1)
+        .correlate(decided)
         .scalar_subquery()
     )
 

@@ -39,7 +39,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from core.audience import Audience
 from core.clock import DAY_MS
-from core.frequency import CLOCKS, FLOOR_MS, YEAR_MS, Limits, Rule
+from core.frequency import CLOCKS, FLOOR_MS, RECENT_MS, YEAR_MS, Limits, Rule
 from core.storage.audience_sql import audience_clause
 from core.storage.schema import (
     decisions,
@@ -82,8 +82,6 @@ decided = Table(
     Column("address_hash", LargeBinary),
     prefixes=["TEMPORARY"],
 )
-
-RECENT_MS = 3 * DAY_MS  # two places on Earth are never more than 27 hours of the same date apart
 
 
 class greatest(FunctionElement[int]):
@@ -338,9 +336,8 @@ def _same_local_day(scope: Scope) -> ColumnElement[int]:
             .scalar_subquery()
         )
 
-    lately = func.max(touches.c.asked_at) > scope.now - RECENT_MS
-    same_day = func.max(touches.c.asked_local_date) >= here(zones.c.local_date)
-    return case((and_(lately, same_day), here(zones.c.next_day_at)), else_=0)
+    lately = case((touches.c.asked_at > scope.now - RECENT_MS, touches.c.asked_local_date))
+    return case((func.max(lately) >= here(zones.c.local_date), here(zones.c.next_day_at)), else_=0)
 
 
 def _fixed_rules(tx: Connection, scope: Scope) -> Mapping[Rule, Holds]:

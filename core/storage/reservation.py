@@ -140,7 +140,7 @@ def _write(tx: Connection, scope: Scope, quota: Quota, rows: list[Any]) -> None:
     first_id = (tx.scalar(select(func.max(touches.c.id))) or 0) + 1
     expiry: dict[str, int] = {}
     new_touches, new_links, new_deliveries = [], [], []
-    zone_of = dict(tx.execute(select(zones.c.name, zones.c.local_date)).tuples())
+    zone_of = {key: value for key, value in tx.execute(select(zones.c.name, zones.c.local_date))}
     time_zones = _time_zones(tx)
     for touch_id, row in enumerate(rows, first_id):
         name, token = public_id(), survey_token()
@@ -198,4 +198,4 @@ def _time_zones(tx: Connection) -> dict[int, str]:
     statement = select(identities.c.id, identities.c.time_zone).where(
         identities.c.id.in_(select(batch_table.c.identity_id)), identities.c.time_zone.is_not(null())
     )
-    return dict(tx.execute(statement).tuples())
+    return {key: value for key, value in tx.execute(statement)}
