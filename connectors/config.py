@@ -273,7 +273,8 @@ def _sentence(kind: str, message: str, context: Mapping[str, Any] | None, known:
         return f"must be one of {context['expected']}"
     if kind in ("value_error", "assertion_error"):
         return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return message[:1].lower() + message[1:].replace("Input should be", "must be").removeprefix("nput should be")
+    words = message.replace("Input should", "should")
+    return words[:1].lower() + words[1:]
 
 
 def read_config(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
