@@ -172,6 +172,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._prepared = False
+        self._in_cur: dict[str, Path] = {}
+        self._seen_at = -1.0
 
     def prepare(self) -> None:
         """Make what is missing; remove what a killed process left half-written."""
@@ -252,10 +254,20 @@ class Folder:
 
     def _find(self, letter_id: str) -> Path | None:
         new = self._path / "new" / (letter_id + SUFFIX)
-        if new.exists():
-            return new
-        with os.scandir(self._path / "cur") as entries:
-            return next((Path(entry.path) for entry in entries if _id_of_file(entry.name) == letter_id), None)
+        return new if new.exists() else self._seen().get(letter_id)
+
+    def _seen(self) -> Mapping[str, Path]:
+        """What mail readers moved to `cur`, by id; listed again only when that folder has changed."""
+        cur = self._path / "cur"
+        try:
+            changed_at = cur.stat().st_mtime
+            if changed_at != self._seen_at:
+                self._in_cur = {_id_of_file(path.name): path for path in cur.iterdir()}
+                # a change within the same tick of the clock would not be told apart
+                self._seen_at = changed_at if time.time() - changed_at > 2 else -1.0
+        except FileNotFoundError:
+            return {}
+        return self._in_cur
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         for part in ("new", "cur"):
@@ -269,7 +281,7 @@ class Folder:
 def _write(path: Path, content: bytes) -> None:
     """The content, on the disk. Links to surveys are nobody else's business: 0600."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -288,13 +300,12 @@ def _id_of_file(name: str) -> str:
 
 
 def _parse(content: bytes) -> EmailMessage:
-    message = message_from_bytes(content, policy=policy.default)
-    return message  # type: ignore[return-value]
+    return message_from_bytes(content, policy=policy.default)
 
 
 def _describe(letter_id: str, message: EmailMessage, modified: float) -> Letter:
-    to = message.get("To")
-    recipient = to.addresses[0] if to is not None and getattr(to, "addresses", ()) else None
+    addresses = getattr(message.get("To"), "addresses", None)
+    recipient = addresses[0] if addresses else None
     return Letter(
         id=letter_id,
         name=recipient.display_name if recipient else "",
