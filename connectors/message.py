@@ -37,7 +37,6 @@ _URL = re.compile(r"https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_-]+")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +210,8 @@ def _part(boundary: str, subtype: str, content: str) -> bytes:
 
 def _quoted_printable(content: str) -> bytes:
     """Lines of at most 76 characters, whatever the content. It ends with CRLF, which also tells `b2a_qp` to use it."""
-    lines = _LINE_END.sub(CRLF, content if content.endswith("\n") else content + "\n")
+    lines = content.replace("\r\n", "\n").replace("\r", "\n")
+    lines = (lines if lines.endswith("\n") else lines + "\n").replace("\n", CRLF)
     return binascii.b2a_qp(lines.encode("utf-8", errors="replace"), istext=True)
 
 

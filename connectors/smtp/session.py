@@ -29,7 +29,6 @@ GOODBYE_SECONDS = 2.0
 PAUSE_SECONDS = 300.0
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?!\S)")
-_LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +229,8 @@ class Session:
     def send_content(self, content: bytes) -> Reply:
         """The content and the final dot; the answer decides. Raises InDoubt."""
         try:
-            self._smtp.send(_LEADING_DOT.sub(b"..", content) + b".\r\n")
+            # a line of one dot ends the content, so every leading dot is doubled; the first line is a header
+            self._smtp.send(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
             reply = Reply.of(self._smtp.getreply())
         except (OSError, smtplib.SMTPException):
             raise InDoubt("the connection ended after the content was sent, before the server answered") from None
