@@ -46,6 +46,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 STAGES = ("connect", "hello", "auth", "mail", "rcpt", "data", "half", "content", "accepted")
+FIRST_BYTES = 4000  # of a body: the text part, where the link stands
 _PATH = re.compile(r"(?:FROM|TO):<([^<>\s]*)>((?: [A-Z0-9-]+(?:=[\x21-\x3c\x3e-\x7e]+)?)*)", re.IGNORECASE)
 _HEADER = re.compile(rb"^(message-id|x-boucle-key):\s*(.*?)\r$", re.IGNORECASE | re.MULTILINE)
 _LINK = re.compile(rb"https?://[^\s\"'<>]+/s/[A-Za-z0-9_.~-]+")
@@ -66,8 +67,9 @@ class Accepted:
 
     def summary(self) -> dict[str, str]:
         """What the record file keeps."""
-        headers = {name.lower().decode(): value.decode() for name, value in _HEADER.findall(self.content)}
-        link = _LINK.search(binascii.a2b_qp(self.content))
+        head, _, body = self.content.partition(b"\r\n\r\n")
+        headers = {name.lower().decode(): value.decode() for name, value in _HEADER.findall(head + b"\r\n")}
+        link = _LINK.search(binascii.a2b_qp(body[:FIRST_BYTES])) or _LINK.search(binascii.a2b_qp(body))
         return {
             "recipient": self.recipient,
             "message_id": headers.get("message-id", ""),
@@ -451,13 +453,14 @@ class _Conversation(socketserver.BaseRequestHandler):
 
 
 def _complaint(content: bytes) -> str:
-    if re.search(rb"(?<!\r)\n|\r(?!\n)", content):
+    if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r"):
         return "554 5.6.0 bare CR or LF"
     if not content.isascii():
         return "554 5.6.1 bytes above 127 without 8BITMIME"
-    if any(len(line) > 998 for line in content.split(b"\r\n")):
+    if max(map(len, content.split(b"\r\n"))) > 998:
         return "554 5.6.0 a line over 998 characters"
-    if not (re.search(rb"^From:", content, re.MULTILINE) and re.search(rb"^Date:", content, re.MULTILINE)):
+    head = b"\r\n" + content.partition(b"\r\n\r\n")[0]
+    if not (b"\r\nFrom:" in head and b"\r\nDate:" in head):
         return "554 5.6.0 From and Date are required"
     return ""
 
