@@ -262,7 +262,7 @@ class _Conversation(socketserver.BaseRequestHandler):
         text = line.decode("ascii", errors="replace")
         verb, _, rest = text.partition(" ")
         verb = verb.upper()
-        self.sim.heard(f"{verb} ***" if verb == "AUTH" else text)
+        self.sim.heard(f"{verb} {'***' if verb == 'AUTH' else rest}".strip())
         action = getattr(self, f"_on_{verb.lower()}", None)
         if action is None or not verb.isalpha():
             self._say("500 5.5.2 unknown command")
