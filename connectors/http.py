@@ -47,7 +47,8 @@ class HttpClient:
     """Calls to one account. Used by one thread at a time, like the connector it belongs to.
 
     `bucket` waits until the account may be called once more. `authenticate` signs a prepared request; what it adds is
-    never logged and never follows a redirect to another host.
+    never logged and never follows a redirect to another host. `secret_path`: who knows the path is let in, so that it
+    is not logged either.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class HttpClient:
         timeout: float = TIMEOUT_SECONDS,
         authenticate: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = None,
         headers: Mapping[str, str] | None = None,
+        secret_path: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.kind = kind
         self.allow_private = allow_private
         self.timeout = timeout
+        self._secret_path = secret_path
         self._bucket = bucket
         self._sleep = sleep
         self._authenticate = authenticate
@@ -88,6 +91,7 @@ class HttpClient:
             timeout=self.timeout,
             authenticate=authenticate or self._authenticate,
             headers={**self._headers, **(headers or {})},
+            secret_path=self._secret_path,
             sleep=self._sleep,
         )
 
@@ -197,7 +201,8 @@ class HttpClient:
         return self._opened
 
     def _what(self, method: str, url: str) -> str:
-        return f"{self.kind} {method} {_shown(url)}".strip()
+        shown = _shown(url)
+        return f"{self.kind} {method} {shown.partition('/')[0] if self._secret_path else shown}".strip()
 
     def _translate(self, error: requests.RequestException, what: str, safe: bool) -> ConnectorError:
         """The texts of these exceptions carry whole URLs: none is passed on."""
@@ -229,11 +234,11 @@ def beat(url: str, *, allow_private: bool = False, timeout: float = 10.0) -> boo
 
     The address is itself a secret: whoever knows it can keep the watchdog quiet. Only its host is logged.
     """
-    client = HttpClient(kind="heartbeat", allow_private=allow_private, timeout=timeout)
+    client = HttpClient(kind="heartbeat", allow_private=allow_private, timeout=timeout, secret_path=True)
     try:
         client._once(requests.Request("GET", url), True)
     except ConnectorError as error:
-        log.warning("heartbeat to %s failed: %s", urlsplit(url).hostname, type(error).__name__)
+        log.warning("the watchdog of BOUCLE_HEARTBEAT_URL was not reached: %s", error)
         return False
     finally:
         client.close()

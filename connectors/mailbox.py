@@ -183,8 +183,9 @@ class Folder:
             (self._path / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         long_ago = time.time() - ABANDONED_SECONDS
         for left in (self._path / "tmp").iterdir():
-            if left.stat().st_mtime < long_ago:
-                left.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another worker has just finished it
+                if left.stat().st_mtime < long_ago:
+                    left.unlink()
         self._prepared = True
 
     def prove(self) -> None:
