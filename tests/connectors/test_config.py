@@ -301,6 +301,7 @@ def test_an_address_inside_this_network_is_refused_unless_allowed(url: str) -> N
 def test_an_address_of_the_internet_is_not_refused() -> None:
     check_endpoint("https://93.184.215.14/x", allow_private=False)
     assert not is_private("2606:4700::1111")
+    assert not is_private("::ffff:93.184.215.14")
     assert is_private("224.0.0.1")
 
 

@@ -250,6 +250,13 @@ def test_an_address_inside_this_network_is_refused_before_anything_is_sent(vendo
     assert vendor.requests == []
 
 
+def test_whether_a_port_inside_is_open_cannot_be_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(Misconfigured, match="inside this network"):
+        HttpClient(f"http://127.0.0.1:{port}").request("GET", "x")
+
+
 def test_a_name_that_changes_its_address_meanwhile_is_refused_too(
     vendor: HttpSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

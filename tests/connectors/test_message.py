@@ -159,6 +159,25 @@ def test_no_text_breaks_out_of_its_header(name: str, subject: str, sender_name: 
     assert message["From"].addresses[0].addr_spec == "surveys@acme.example"
 
 
+@pytest.mark.parametrize("trap", ["a\x00b\x1bc\x7fd", "a\ud800b", "é\x00\u2028\ud800"])
+def test_control_characters_and_broken_ones_become_spaces(trap: str) -> None:
+    content = WRITER.write(replace(ADA, name=trap, subject=trap, sender_name=trap), NOW).content
+    assert not re.search(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]", content)
+    assert not re.search(r"[\x00-\x1f\x7f\u2028\ud800]", str(read(content)["Subject"]))
+
+
+@pytest.mark.parametrize("text", ["=?utf-8?q?not_encoded?=", "é =?utf-8?q?not_encoded?=", 'say "yes" \\ no'])
+def test_what_looks_encoded_is_read_as_written(text: str) -> None:
+    message = written(subject=text, name=text)
+    assert str(message["Subject"]) == text
+    assert message["To"].addresses[0].display_name == text
+
+
+def test_long_texts_are_folded_between_short_words() -> None:
+    content = WRITER.write(replace(ADA, subject="é" * 300, name="王" * 100), NOW).content
+    assert max(len(line) for line in header_lines(content) if b"=?utf-8?" in line) <= 75 + len("Subject: ")
+
+
 # the characters a name or a subject is made of; \xa0 and its like count as a space
 _printable = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"]) | st.just(" "), max_size=120

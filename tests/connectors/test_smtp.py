@@ -139,9 +139,11 @@ def test_a_login_refused_for_now_is_not_a_wrong_password(smtp: SmtpHarness) -> N
 
 def test_sending_without_a_login_the_server_wants_is_unauthorized(tmp_path: Path) -> None:
     with SmtpSimulator(users={"acme": SECRET}) as sim:
+        connector = build("smtp", in_clear(sim))
         with pytest.raises(Unauthorized, match="530"):
-            send(build("smtp", in_clear(sim)), ADA)
+            send(connector, ADA)
         assert sim.accepted == []
+        assert sim.commands[-1] == "QUIT"
 
 
 def test_tls_to_a_port_that_speaks_clear_is_explained(sink: SmtpSimulator) -> None:
@@ -203,6 +205,7 @@ def test_a_refused_sender_is_no_recipients_fault(plain: Any, sink: SmtpSimulator
     with pytest.raises(Misconfigured, match="refuses the sender"):
         plain.check()
     assert send_one(plain).outcome is Outcome.DONE
+    assert sink.connections == 3  # none is kept that the server was unhappy with
 
 
 @pytest.mark.parametrize(
@@ -338,6 +341,16 @@ def test_a_server_that_does_not_answer_rcpt_in_time_means_later(sink: SmtpSimula
     connector: Any = build("smtp", in_clear(sink, timeout_seconds=0.3))
     sink.delay("rcpt", 5)
     assert send_one(connector).outcome is Outcome.RETRY
+
+
+def test_silence_holds_a_message_no_longer_than_its_deadline(
+    plain: Any, sink: SmtpSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.smtp.DEADLINE_SECONDS", 0.5)
+    sink.delay("rcpt", 4)
+    started = time.monotonic()
+    assert send_one(plain).outcome is Outcome.RETRY
+    assert time.monotonic() - started < 2
 
 
 def test_a_byte_now_and_then_does_not_hold_a_message_for_ever(
