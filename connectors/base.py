@@ -69,6 +69,8 @@ class Connector(Generic[C]):
     kind: ClassVar[str]
     title: ClassVar[str]
     docs_url: ClassVar[str] = ""
+    #: What its behaviour was tried against, in a few words for docs/connectors.md.
+    proved_against: ClassVar[str] = ""
     config_class: ClassVar[type[ConnectorConfig]]
 
     def __init__(self, config: C, http: HttpClient, credentials: Credentials) -> None:

@@ -269,6 +269,8 @@ def _sentence(kind: str, message: str, context: Mapping[str, Any] | None, known:
         return "there is no such setting" + (f"; there are {', '.join(known)}" if known else "")
     if kind == "missing":
         return "is required"
+    if kind == "string_pattern_mismatch":
+        return "holds a character that cannot stand there, or is empty"
     if kind == "literal_error" and context:
         return f"must be one of {context['expected']}"
     if kind in ("value_error", "assertion_error"):

@@ -91,6 +91,7 @@ class Mailbox(Connector[MailboxConfig]):
     kind = "mailbox"
     title = "Local mailbox"
     docs_url = "https://cr.yp.to/proto/maildir.html"
+    proved_against = "real folders, read back by Python's mailbox module"
     config_class = MailboxConfig
     send_batch_size = 20
 

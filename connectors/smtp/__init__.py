@@ -39,6 +39,7 @@ class Smtp(Connector[SmtpConfig]):
     kind = "smtp"
     title = "SMTP"
     docs_url = "https://www.rfc-editor.org/rfc/rfc5321"
+    proved_against = "a simulator over real sockets, written from RFC 5321, 3207 and 4954; no provider was reached"
     config_class = SmtpConfig
     send_batch_size = 1
 

@@ -17,7 +17,7 @@ from connectors.message import sendable, split_sender
 class SmtpConfig(ConnectorConfig):
     """How to reach the server, and who writes."""
 
-    host: str = setting(title="Server", min_length=1, example="smtp.acme.example", group="Server")
+    host: str = setting(title="Server", pattern=r"^[^\s/@]+$", example="smtp.acme.example", group="Server")
     port: int = setting(
         587, title="Port", help="587 for starttls; 465 if security is tls.", ge=1, le=65535, group="Server"
     )
@@ -48,7 +48,11 @@ class SmtpConfig(ConnectorConfig):
         group="Server",
     )
     hello_name: str = setting(
-        "", title="Our name", help="Said in EHLO; empty: the name of this machine.", group="Server"
+        "",
+        title="Our name",
+        help="Said in EHLO; empty: the name of this machine, or the sender's domain.",
+        pattern=r"^[A-Za-z0-9.:\[\]-]*$",
+        group="Server",
     )
 
     @model_validator(mode="before")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -451,6 +453,9 @@ def test_a_sender_may_carry_its_name() -> None:
         ({"port": 0}, "port: should be greater than or equal to 1"),
         ({"security": "ssl"}, "security: must be one of 'starttls', 'tls' or 'none'"),
         ({"per_second": 0}, "per_second: should be greater than 0"),
+        ({"host": "smtp://mail.acme.example"}, "host: holds a character that cannot stand there"),
+        ({"host": ""}, "host: holds a character that cannot stand there, or is empty"),
+        ({"hello_name": "été"}, "hello_name: holds a character"),
         ({"hots": "x"}, "hots: there is no such setting"),
     ],
 )
@@ -506,3 +511,29 @@ def test_what_the_simulator_accepted_is_on_the_disk_before_it_says_so(tmp_path: 
             (ADA.email, ADA.key, ADA.survey_url)
         ]
         assert read_record(record)[0]["message_id"] == "<nps.7zk2m4q8x1ndv0ha.invite@acme.example>"
+
+
+def test_outcomes_agree_with_what_a_server_in_trouble_accepted(tmp_path: Path) -> None:
+    record = tmp_path / "accepted.jsonl"
+    command = [sys.executable, "-m", "tests.simulators.smtp", "--record", str(record)]
+    options = ["--chaos", "0.1", "--seed", "7", "--per-connection", "9"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            values = {"host": "127.0.0.1", "port": int(server.stdout.readline()), "security": "none"}
+            connector: Any = build("smtp", {**values, "sender": "surveys@acme.example", "timeout_seconds": 5})
+            outcomes = {}
+            for invitation in numbered(300):
+                try:
+                    outcomes[invitation.key] = send_one(connector, invitation).outcome
+                except ConnectorError:  # the server, not the message: nothing has left
+                    outcomes[invitation.key] = Outcome.RETRY
+            connector.close()
+        finally:
+            server.terminate()
+    accepted = [one["key"] for one in read_record(record)]
+    of = {kind: {key for key, outcome in outcomes.items() if outcome is kind} for kind in Outcome}
+    assert len(accepted) == len(set(accepted))
+    assert of[Outcome.DONE] <= set(accepted) <= of[Outcome.DONE] | of[Outcome.UNCERTAIN]
+    assert min(len(of[Outcome.DONE]), len(of[Outcome.UNCERTAIN]), len(of[Outcome.RETRY])) > 0
+    assert set(accepted) & of[Outcome.UNCERTAIN]
