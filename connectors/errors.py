@@ -51,7 +51,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 def redact(text: str) -> str:
     """An extract of what a vendor said that may be logged and shown: one line, short, no secrets, no addresses."""
-    text = _CONTROL.sub(" ", text[: LONGEST_EXTRACT * 10])
+    text = _CONTROL.sub(" ", text[: LONGEST_EXTRACT * 4])
     text = _IN_URL.sub(rf"\g<scheme>{HIDDEN}@", text)
     text = _NAMED_SECRET.sub(rf"\g<name>{HIDDEN}", text)
     text = _SCHEME.sub(rf"\g<scheme> {HIDDEN}", text)
