@@ -1,7 +1,7 @@
 """The keys that encrypt secrets at rest: AES-256-GCM, each ciphertext bound to the place it belongs to.
 
-Written `id:base64-of-32-bytes`, several separated by commas or lines. The first encrypts, all decrypt, so a new key goes
-in front and the old one stays until nothing is encrypted with it any more.
+Written `id:base64-of-32-bytes`, several separated by commas or lines. The first encrypts, all decrypt, so a new key
+goes in front and the old one stays until nothing is encrypted with it any more.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ file into them and finds the line of each error; `core.storage.settings` keeps t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import date, time
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from core.audience import Audience, parse_audience
 
@@ -41,6 +42,14 @@ def _plain_address(value: str) -> str:
 Zone = Annotated[str, AfterValidator(_known_zone)]
 Address = Annotated[str, AfterValidator(_plain_address)]
 Days = Annotated[int, Field(ge=0, le=3650)]
+
+
+class Conflicts(ValueError):
+    """Keys that are right one by one and wrong together: (the key to show it at, sentence) of each conflict."""
+
+    def __init__(self, found: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(sentence for _, sentence in found))
+        self.found = found
 
 
 class Quarantine(Model):
@@ -142,6 +151,10 @@ class SendWindow(Model):
             return time.fromisoformat(value)
         return value
 
+    @field_serializer("from_", "to")
+    def _as_written(self, value: time) -> str:
+        return f"{value:%H:%M}"
+
     @field_validator("days")
     @classmethod
     def _known_days(cls, value: str) -> str:
@@ -228,25 +241,29 @@ class Campaign(Model):
         return value
 
     @model_validator(mode="after")
-    def _one_cadence(self) -> Campaign:
+    def _keys_agree(self) -> Campaign:
+        found = list(self._conflicts())
+        if found:
+            raise Conflicts(found)
+        return self
+
+    def _conflicts(self) -> Iterator[tuple[str, str]]:
         given = [key for key in ("every_days", "once", "trigger") if getattr(self, key) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"a campaign needs exactly one of every_days, once, trigger; this one has {found}")
+            yield "", f"a campaign needs exactly one of every_days, once, trigger; this one has {found}"
         if self.start and self.end and self.end < self.start:
-            raise ValueError("the campaign ends before it starts")
+            yield "end", "the campaign ends before it starts"
         if self.reminder_days and self.reminder_days >= self.window_days:
-            raise ValueError("the reminder would leave after the survey window has closed: lower reminder_days")
+            yield "reminder_days", "the reminder would leave after the survey window has closed: lower reminder_days"
         if self.survey.anonymous and self.write_back:
-            raise ValueError("an anonymous survey cannot write scores back to contacts: drop write_back or anonymous")
-        return self
-
-    @model_validator(mode="after")
-    def _not_yet(self) -> Campaign:
-        later = [key for key in ("trigger", "sample", "margin", "stop_after") if getattr(self, key) is not None]
-        if later:  # a key that is accepted and ignored would be a promise broken in silence
-            raise ValueError(f"{', '.join(later)}: not available in this release; leave it out")
-        return self
+            yield (
+                "write_back",
+                "an anonymous survey cannot write scores back to contacts: drop write_back or anonymous",
+            )
+        for key in ("trigger", "sample", "margin", "stop_after"):
+            if getattr(self, key) is not None:  # a key that is accepted and ignored would break a promise in silence
+                yield key, f"{key}: not available in this release; leave it out"
 
     @property
     def waits(self) -> bool:

@@ -56,7 +56,7 @@ workspace = Table(
     Column("id", Integer, primary_key=True),  # always 1
     Column("config", JSON, nullable=False),  # the [workspace], [quarantine], [brakes], [[quiet_periods]] parts
     Column("applied_at", Ms, nullable=False),
-    Column("digest", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # of `config` as last applied from a file: another one now is drift
 )
 
 secrets = Table(  # one row per purpose: the pepper of address hashes is made at the first migration and never rotated
@@ -79,6 +79,7 @@ connections = Table(
     Column("account", Text, nullable=False, server_default=""),  # names the rate bucket
     Column("full_read_at", Ms),  # first complete read: no wave before it
     Column("synced_at", Ms),
+    Column("digest", Text),  # of `config` as last applied from a file; NULL: made in the interface
     Column("changed_at", Ms, nullable=False),
 )
 
@@ -226,6 +227,7 @@ campaigns = Table(
     Column("state", Text, nullable=False, server_default="active"),  # active | stopped | paused | removed
     Column("reason", Text, nullable=False, server_default=""),
     Column("anonymous", Boolean, nullable=False, server_default=text("false")),
+    Column("digest", Text),  # of `config` as last applied from a file; NULL: made in the interface
     Column("created_at", Ms, nullable=False),
     Column("changed_at", Ms, nullable=False),
 )
