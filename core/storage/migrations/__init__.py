@@ -1,0 +1,1 @@
+"""How the database came to be: one readable file per release under `versions`, never edited once released."""
