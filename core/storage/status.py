@@ -9,12 +9,11 @@ from sqlalchemy import Connection, and_, func, null, select
 
 from core.clock import from_ms
 from core.deliveries import DeliveryState
-from core.storage import inbox, incidents, leases
+from core.storage import deliveries, inbox, incidents, leases, write_backs
 from core.storage.schema import (
     bad_records,
     campaigns,
     decisions,
-    deliveries,
     identities,
     responses,
     touches,
@@ -38,7 +37,7 @@ class CampaignNumbers:
     planned_at: int | None
     counts: dict[str, Any]
     touches: dict[str, int]
-    nps_asked: int
+    asked: int
 
 
 def status(tx: Connection, now: int, clock_offset: float = 0.0) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def status(tx: Connection, now: int, clock_offset: float = 0.0) -> dict[str, Any
         "touches": touch_counts(tx),
         "deliveries": delivery_counts(tx),
         "inbox": inbox_counts(tx),
-        "connections": [_connection(tx, row, now) for row in read_connections(tx)],
+        "connections": connection_rows(tx, now),
         "incidents": _incidents(tx),
         "campaigns": [
             {"name": one.name, "state": one.state, "reason": one.reason, "wave": one.wave, "touches": one.touches}
@@ -93,9 +92,7 @@ def planned(tx: Connection) -> int:
 
 def delivery_counts(tx: Connection) -> dict[str, int]:
     """Deliveries per state."""
-    counted = dict.fromkeys((state.value for state in DeliveryState), 0)
-    rows = tx.execute(select(deliveries.c.state, func.count()).group_by(deliveries.c.state))
-    return counted | {state: number for state, number in rows}
+    return dict.fromkeys((state.value for state in DeliveryState), 0) | deliveries.counts(tx)
 
 
 def inbox_counts(tx: Connection) -> dict[str, int]:
@@ -156,28 +153,22 @@ def connection_lag(row: ConnectionRow, now: int) -> float | None:
     return None if row.synced_at is None else round(max(0, now - row.synced_at) / 1000, 1)
 
 
-def _connection(tx: Connection, row: ConnectionRow, now: int) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "kind": row.kind,
-        "state": row.state,
-        "reason": row.reason,
-        "lag_seconds": connection_lag(row, now),
-        "missing": _missing(tx, row.id),
-        "records": _count(tx, identities, identities.c.connection_id == row.id, identities.c.gone_at.is_(null())),
-        "bad_records": _count(tx, bad_records, bad_records.c.connection_id == row.id),
-    }
-
-
-def _missing(tx: Connection, connection_id: int) -> int:
-    """Records of the source whose scores or dates there are behind ours."""
-    return _count(
-        tx,
-        deliveries,
-        deliveries.c.connection_id == connection_id,
-        deliveries.c.kind == "write_back",
-        deliveries.c.wanted_version > deliveries.c.done_version,
-    )
+def connection_rows(tx: Connection, now: int) -> list[dict[str, Any]]:
+    """Every connection; `missing` is how many of its records do not show our scores and dates yet."""
+    behind = write_backs.behind(tx)
+    return [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "state": row.state,
+            "reason": row.reason,
+            "lag_seconds": connection_lag(row, now),
+            "missing": behind.get(row.id, 0),
+            "records": _count(tx, identities, identities.c.connection_id == row.id, identities.c.gone_at.is_(null())),
+            "bad_records": _count(tx, bad_records, bad_records.c.connection_id == row.id),
+        }
+        for row in read_connections(tx)
+    ]
 
 
 def _count(tx: Connection, table: Any, *conditions: Any) -> int:
