@@ -19,6 +19,7 @@ from core.storage.schema import (
     touches,
     waves,
 )
+from core.storage.schema import deliveries as schema_deliveries
 from core.storage.settings import ConnectionRow, read_connections
 from core.touches import TouchState
 
@@ -192,3 +193,24 @@ def _incidents(tx: Connection) -> list[dict[str, Any]]:
 
 def _iso(ms: int | None) -> str | None:
     return None if ms is None else from_ms(ms).isoformat().replace("+00:00", "Z")
+
+
+def suspect_rows(tx: Connection, limit: int = 200) -> list[dict[str, Any]]:
+    """Answers that a machine may have given, the newest first. Not the person: the score is all a human judges by."""
+    rows = tx.execute(
+        select(responses.c.id, campaigns.c.name, responses.c.score, responses.c.answered_at, responses.c.signals)
+        .join(campaigns, campaigns.c.id == responses.c.campaign_id)
+        .where(responses.c.verdict == "suspect")
+        .order_by(responses.c.answered_at.desc(), responses.c.id)
+        .limit(limit)
+    )
+    return [
+        {"id": row.id, "campaign": row.name, "score": row.score, "answered_at": row.answered_at, "signals": row.signals}
+        for row in rows
+    ]
+
+
+def written_back(tx: Connection) -> int:
+    """Records that show everything we know of them."""
+    d = schema_deliveries.c
+    return _count(tx, schema_deliveries, d.kind == "write_back", d.state == "done", d.done_version >= d.wanted_version)

@@ -140,8 +140,10 @@ class Store:
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, isolation_level="READ COMMITTED")
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+        return create_engine(parsed, isolation_level="READ COMMITTED", hide_parameters=True)
+    # hide_parameters: an error's text goes into logs, and the values are people's
+    connect_args = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+    engine = create_engine(parsed, connect_args=connect_args, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -69,5 +69,3 @@ def resume(name: str) -> None:
 
 for _command in (list_, stop, resume):
     group.add_command(_command)
-
-COMMANDS = (group,)

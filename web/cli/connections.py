@@ -148,5 +148,3 @@ def _has_fields(kind: str) -> bool:
 
 for _command in (list_, check, schema, fields):
     group.add_command(_command)
-
-COMMANDS = (group,)

@@ -69,5 +69,3 @@ def replay(ids: tuple[int, ...]) -> None:
 
 for _command in (list_, replay):
     group.add_command(_command)
-
-COMMANDS = (group,)

@@ -7,10 +7,7 @@ from typing import Any
 
 import click
 
-from core.jobs import tick as tick_job
 from core.jobs.context import JobReport
-from core.jobs.preview import preview as preview_campaign
-from core.jobs.why import explain
 from core.storage.status import status as read_status
 from web.cli.output import (
     command,
@@ -24,7 +21,6 @@ from web.cli.output import (
     stop_gently,
     when,
 )
-from web.worker import Worker
 
 TOLD = 20  # messages per job that are worth a line
 
@@ -33,6 +29,8 @@ TOLD = 20  # messages per job that are worth a line
 @json_option
 def tick(as_json: bool) -> None:
     """Do everything that is due now, until nothing is: read customers, plan, send, write scores back. For cron."""
+    from core.jobs import tick as tick_job
+
     built = context()
     stop_gently(built)
     reports = tick_job.run(built)
@@ -57,6 +55,8 @@ def _tell(reports: list[JobReport]) -> None:
 @command("worker", short_help="Do what is due, for ever.")
 def worker() -> None:
     """Do what `tick` does, for ever. Ctrl+C or SIGTERM ends it after what it is doing."""
+    from web.worker import Worker
+
     built = context()
     stop_gently(built)
     say("working; Ctrl+C stops")
@@ -70,6 +70,8 @@ def worker() -> None:
 @json_option
 def preview(campaign: str, at: str | None, limit: int | None, as_json: bool) -> None:
     """The dry run of a campaign: who would be asked now, who not and by which rule. Writes nothing."""
+    from core.jobs.preview import preview as preview_campaign
+
     shown = 20 if limit is None and not as_json else limit
     document = preview_campaign(context(), campaign, at=_moment(at), limit=shown)
     if as_json:
@@ -128,6 +130,8 @@ def _until(moment: str | None) -> str:
 @json_option
 def why(address: str, as_json: bool) -> None:
     """Each clock of one person with its date, every time they were asked, and when they are free."""
+    from core.jobs.why import explain
+
     document = explain(context(), address)
     if as_json:
         print_json(document)
@@ -227,6 +231,3 @@ def _print_needs(document: dict[str, Any]) -> None:
         click.echo(f"! {count(document['suspect_answers'], 'answer')} look like a machine's: flask responses list")
     if document["deliveries"].get("failed"):
         click.echo("! some deliveries failed: flask deliveries list --state failed")
-
-
-COMMANDS = (tick, worker, preview, why, status)

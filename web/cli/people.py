@@ -34,5 +34,3 @@ def erase(address: str) -> None:
 
 
 group.add_command(erase)
-
-COMMANDS = (group,)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from sample.make import make_sample
 
+from core.clock import Clock
 from core.jobs import apply_workspace
 from core.jobs.apply_workspace import Drift
 from core.storage.applied import applied_connections
 from core.workspace_file import Surroundings, load_workspace_file
 from web.cli.output import command, context, count, fail, say, settings
 from web.export import export_workspace
+from web.sample import make_sample
 from web.wiring import Catalogue, prepare_database
 
 
@@ -63,8 +64,5 @@ def export() -> None:
 )
 def sample(folder: Path) -> None:
     """Write the sample workspace, invented customers with dates around today, into a folder. Overwrites nothing."""
-    written = make_sample(folder)
+    written = make_sample(folder, Clock(settings().clock_offset).now().date())
     say(f"wrote {count(len(written), 'file')} into {folder}" if written else f"{folder} has the sample already")
-
-
-COMMANDS = (migrate, apply, export, sample)

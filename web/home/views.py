@@ -1,0 +1,106 @@
+"""The start page on `/`, its mails, and the neutral page that everybody else gets."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, abort, current_app, render_template
+
+from core.errors import BoucleError
+from core.jobs.context import Context
+from web.home.language import texts
+from web.home.page import FILE_FIELDS, Page, gather, read_mail
+from web.security import is_local
+
+#: A mail is somebody else's HTML: no script, no form, nothing from elsewhere; links open in a tab of their own.
+MAIL_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none';"
+    " frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+)
+_HEAD = re.compile(r"<head[^>]*>", re.I)
+
+blueprint = Blueprint("home", __name__)
+
+
+@blueprint.get("/")
+def start() -> str:
+    """The start page, or for others a neutral one."""
+    if not is_local():
+        return render_template("home/elsewhere.html", t=texts())
+    return render_template("home/start.html", **_values())
+
+
+@blueprint.get("/home/live")
+def live() -> str:
+    """The parts of the start page that change, for its own refresh."""
+    _only_here()
+    return render_template("home/live.html", **_values())
+
+
+@blueprint.get("/home/mails/<connection>/<letter_id>")
+def mail(connection: str, letter_id: str) -> str:
+    """One mail of the local mailbox, in a frame that can do nothing."""
+    _only_here()
+    return render_template("home/mail.html", t=texts(), connection=connection, mail=_read_mail(connection, letter_id))
+
+
+@blueprint.get("/home/mails/<connection>/<letter_id>/body")
+def body(connection: str, letter_id: str) -> Response:
+    """The HTML of one mail, for that frame alone."""
+    _only_here()
+    found = _read_mail(connection, letter_id)
+    response = Response(_opening_elsewhere(found.html), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = MAIL_POLICY
+    return response
+
+
+def _only_here() -> None:
+    if not is_local():
+        abort(404)
+
+
+def _read_mail(connection: str, letter_id: str) -> Any:
+    try:
+        return read_mail(_context(), connection, letter_id)
+    except BoucleError:
+        abort(404)
+
+
+def _opening_elsewhere(html: str) -> str:
+    base = '<base target="_blank">'
+    return _HEAD.sub(lambda head: head[0] + base, html, count=1) if _HEAD.search(html) else base + html
+
+
+def _values() -> dict[str, Any]:
+    page = gather(_context())
+    settings = current_app.config["BOUCLE"]
+    return {
+        "t": texts(),
+        "page": page,
+        "settings": settings,
+        "next": next_step(page, settings.embedded_worker),
+        "file_fields": FILE_FIELDS,
+    }
+
+
+def next_step(page: Page, has_worker: bool) -> tuple[str, str]:
+    """(text, command) of what a newcomer should do now."""
+    if not page.name:
+        return "next_apply", "./run flask apply workspace.toml"
+    if page.broken:
+        return "next_broken", f"./run flask connections check {page.broken}"
+    if page.answered:
+        return "next_answered", "./run flask why ADDRESS"
+    if page.mails:
+        return "next_open", ""
+    if not has_worker:
+        return "next_tick", "./run flask tick"
+    campaign = page.campaigns[0].name if page.campaigns else "NAME"
+    planned = any(one.planned_at for one in page.campaigns)
+    return ("next_nobody", f"./run flask preview {campaign}") if planned and not page.asked else ("next_wait", "")
+
+
+def _context() -> Context:
+    found: Context = current_app.extensions["boucle"]
+    return found
