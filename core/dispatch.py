@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from core.deliveries import is_reminder
 from core.touches import ReturnReason, TouchState
 from core.waves import quiet_until, zone_now
 from core.workspace import Campaign, Workspace
+from core.zones import zone_of
 
 #: An invitation may leave while its quota is taken: `unknown` when the vendor has said it never had the message.
 INVITABLE = (TouchState.RESERVED, TouchState.UNKNOWN)
@@ -104,7 +104,7 @@ def may_leave(message: Message, campaign: Campaign, workspace: Workspace, now: i
     quiet = quiet_until(workspace.quiet_periods, workspace.zone, now)
     if quiet is not None:
         return Wait(quiet, "quiet period")
-    moment = zone_now(_zone(message.time_zone, workspace), campaign.send_window, now)
+    moment = zone_now(zone_of(message.time_zone, workspace.zone), campaign.send_window, now)
     if moment.opens_at is not None:
         return Wait(moment.opens_at, "outside the send window")
     return Leave(moment.local_date)
@@ -144,15 +144,6 @@ def _unwanted(message: Message, workspace: Workspace, now: int) -> Never | None:
     if not workspace.live and message.email.casefold() not in {to.casefold() for to in workspace.test_recipients}:
         return Never(cancelled, "the workspace is not live and this is no test recipient")
     return None
-
-
-def _zone(name: str | None, workspace: Workspace) -> ZoneInfo:
-    if not name:
-        return workspace.zone
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # a zone some source made up
-        return workspace.zone
 
 
 def retry_at(attempts: int, retry_after: float | None, now: int) -> int:

@@ -130,7 +130,7 @@ def _error_page(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    current_app.log_exception(sys.exc_info())  # type: ignore[arg-type]  # inside an error handler there is one
+    current_app.log_exception(sys.exc_info())
     return _error_response(500)
 
 

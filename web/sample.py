@@ -1,4 +1,4 @@
-"""Writes the sample workspace into a folder, its dates counted from today, so that it makes sense whenever it is tried."""
+"""Writes the sample workspace into a folder, its dates counted from today, so that it makes sense on any day."""
 
 from __future__ import annotations
 

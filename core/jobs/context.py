@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from core.clock import Clock
+from core.events import Event
 from core.keyring import Keyring
 from core.ports import Composer, ConnectionOpener
 from core.storage.store import Store
@@ -44,4 +45,6 @@ class Context:
     owner: str
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: Callable[[str], None] = lambda message: None
+    #: What a receiver makes of a stored request: (kind, connection name, headers, body) -> events.
+    parse_inbox: Callable[[str, str, Mapping[str, str], bytes], Iterable[Event]] | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("boucle"))

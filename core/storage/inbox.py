@@ -1,0 +1,195 @@
+"""What came in: requests stored before they are answered, applied afterwards, each event once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, or_, select, text, update
+
+from core.events import Event
+from core.storage.schema import connections, deliveries, events, identities, inbox, touches
+
+ERROR_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """One request as it came."""
+
+    id: int
+    connection_id: int
+    connection: str
+    kind: str
+    headers: Mapping[str, str]
+    body: bytes
+    attempts: int
+    fence: int
+
+
+def receive(
+    tx: Connection, connection_id: int, delivery_id: str, headers: Mapping[str, str], body: bytes, now: int
+) -> bool:
+    """Store a request. False if this very delivery came before."""
+    known = select(inbox.c.id).where(inbox.c.connection_id == connection_id, inbox.c.delivery_id == delivery_id)
+    if tx.scalar(known) is not None:
+        return False
+    tx.execute(
+        inbox.insert().values(
+            connection_id=connection_id,
+            delivery_id=delivery_id,
+            headers=dict(headers),
+            body=body,
+            due_at=now,
+            received_at=now,
+        )
+    )
+    return True
+
+
+def claim(tx: Connection, now: int, lease_until: int, limit: int) -> list[InboxRow]:
+    """Take requests that are due, in the order they came; also those whose worker did not come back."""
+    left_behind = (inbox.c.state == "applying") & (inbox.c.lease_until <= now)
+    due = or_((inbox.c.state == "ready") & (inbox.c.due_at <= now), left_behind)
+    ids = list(tx.scalars(select(inbox.c.id).where(due).order_by(inbox.c.id).limit(limit).with_for_update()))
+    tx.execute(
+        update(inbox)
+        .where(inbox.c.id.in_(ids))
+        .values(state="applying", lease_until=lease_until, fence=inbox.c.fence + 1, attempts=inbox.c.attempts + 1)
+    )
+    i = inbox.c
+    rows = tx.execute(
+        select(i.id, i.connection_id, connections.c.name, connections.c.kind, i.headers, i.body, i.attempts, i.fence)
+        .join(connections, connections.c.id == i.connection_id)
+        .where(i.id.in_(ids))
+        .order_by(i.id)
+    )
+    return [InboxRow(*row) for row in rows]
+
+
+def finish(tx: Connection, row: InboxRow) -> bool:
+    """Applied. False if somebody else took it over: then its transaction must not be committed."""
+    return bool(tx.execute(_claimed(row).values(state="done", lease_until=None, error="")).rowcount)
+
+
+def fail(tx: Connection, row: InboxRow, error: str, retry_at: int | None) -> None:
+    """It could not be applied: again at `retry_at`, or never if that is None."""
+    later: dict[str, Any] = {"state": "failed"} if retry_at is None else {"state": "ready", "due_at": retry_at}
+    tx.execute(_claimed(row).values(lease_until=None, error=error[:ERROR_LENGTH], **later))
+
+
+def _claimed(row: InboxRow) -> Any:
+    return update(inbox).where(inbox.c.id == row.id, inbox.c.fence == row.fence, inbox.c.state == "applying")
+
+
+def is_due(tx: Connection, now: int) -> bool:
+    """Whether any request waits to be applied."""
+    due = or_(
+        (inbox.c.state == "ready") & (inbox.c.due_at <= now),
+        (inbox.c.state == "applying") & (inbox.c.lease_until <= now),
+    )
+    return tx.scalar(select(inbox.c.id).where(due).limit(1)) is not None
+
+
+def counts(tx: Connection) -> dict[str, int]:
+    """How many requests stand in each state."""
+    return {row[0]: row[1] for row in tx.execute(select(inbox.c.state, func.count()).group_by(inbox.c.state))}
+
+
+def forget(tx: Connection, before: int, limit: int) -> int:
+    """Drop applied requests received before a moment; returns how many. What failed is kept for a human."""
+    old = select(inbox.c.id).where(inbox.c.state == "done", inbox.c.received_at < before).limit(limit)
+    return tx.execute(delete(inbox).where(inbox.c.id.in_(old.scalar_subquery()))).rowcount
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+def is_first_time(tx: Connection, connection_id: int, event: Event, now: int) -> bool:
+    """Remember the event; False if it was applied before. In the same transaction as what it brings about."""
+    stored = tx.execute(
+        text(
+            "INSERT INTO events (connection_id, key, kind, applied_at) VALUES (:connection, :key, :kind, :now)"
+            " ON CONFLICT (connection_id, key) DO NOTHING"
+        ),
+        {"connection": connection_id, "key": event.key, "kind": type(event).__name__, "now": now},
+    )
+    return bool(stored.rowcount)
+
+
+def forget_events(tx: Connection, before: int, limit: int) -> int:
+    """Drop the names of events applied before a moment; returns how many. No vendor repeats one for that long."""
+    old = tx.execute(
+        select(events.c.connection_id, events.c.key).where(events.c.applied_at < before).limit(limit)
+    ).all()
+    for connection_id, key in old:
+        tx.execute(delete(events).where(events.c.connection_id == connection_id, events.c.key == key))
+    return len(old)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom an event is about, as far as that can be told."""
+
+    person_ids: tuple[int, ...] = ()
+    address_hash: bytes | None = None
+    touch_id: int | None = None
+    campaign_id: int | None = None
+    delivery_id: int | None = None
+    effect_key: str = ""
+
+
+def find_target(tx: Connection, connection_id: int, event: Event, address_hash: bytes | None) -> Target:
+    """By our key if the vendor kept it, else by the record, else by the address. `address_hash`: of `event.email`."""
+    if event.effect_key:
+        return _by_key(tx, event.effect_key) or Target(address_hash=address_hash)
+    about = _by_record(tx, connection_id, event.external_id) if event.external_id else ((), None)
+    person_ids, recorded = about
+    address = address_hash or recorded
+    if not person_ids and address is not None:
+        found = select(identities.c.person_id).where(identities.c.address_hash == address).distinct()
+        person_ids = tuple(sorted(tx.scalars(found)))
+    touch = _last_touch(tx, person_ids, address) if person_ids else None
+    return Target(person_ids, address, *(touch or (None, None)))
+
+
+def _by_key(tx: Connection, key: str) -> Target | None:
+    row = tx.execute(
+        select(touches.c.person_id, touches.c.address_hash, touches.c.id, touches.c.campaign_id, deliveries.c.id)
+        .join(deliveries, deliveries.c.touch_id == touches.c.id)
+        .where(deliveries.c.key == key)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Target(() if row[0] is None else (row[0],), *row[1:], key)
+
+
+def _by_record(tx: Connection, connection_id: int, external_id: str) -> tuple[tuple[int, ...], bytes | None]:
+    row = tx.execute(
+        select(identities.c.person_id, identities.c.address_hash).where(
+            identities.c.connection_id == connection_id, identities.c.external_id == external_id
+        )
+    ).one_or_none()
+    return ((), None) if row is None else ((row[0],), row[1])
+
+
+def _last_touch(tx: Connection, person_ids: tuple[int, ...], address: bytes | None) -> tuple[int, int] | None:
+    """The last message of ours to them, at that address."""
+    query = (
+        select(touches.c.id, touches.c.campaign_id)
+        .where(touches.c.person_id.in_(person_ids), touches.c.source == "boucle", touches.c.handed_over_at.is_not(None))
+        .order_by(touches.c.asked_at.desc())
+        .limit(1)
+    )
+    if address is not None:
+        query = query.where(touches.c.address_hash == address)
+    row = tx.execute(query).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def note_delivered(tx: Connection, touch_id: int, at: int) -> None:
+    """The recipient's server took the message: the first such report stands."""
+    tx.execute(
+        update(touches).where(touches.c.id == touch_id, touches.c.delivered_at.is_(None)).values(delivered_at=at)
+    )
