@@ -1,4 +1,4 @@
-"""One look over everything: which use cases have something due, and starting those. What no wake-up told of, this finds.
+"""One look over everything: which use cases have something due, and starting those. It finds what nobody told of.
 
 A use case runs for as long as it needs, beside the others; the sweep itself is over in a moment. Its end is written
 down (`core.storage.status.SWEEP`): all that was due then is running or was started.
