@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "webhooks": {"webhooks", "connectors", "core"},
     "web": {"web", "connectors", "core", "webhooks"},
 }
-# web/app.py alone wires the receivers in.
-IMPORTS_WEBHOOKS = {"web/app.py", "web/cli.py"}
+# The factory and its wiring alone put the receivers in.
+IMPORTS_WEBHOOKS = {"web/app.py", "web/wiring.py"}
 
 NOT_IN_CORE = {
     "aiohttp",

@@ -19,6 +19,7 @@ from web.metrics import blueprint as metrics
 from web.security import Boucle, add_headers, set_up_logging
 from web.settings import Settings, load
 from web.wiring import build_context
+from webhooks.routes import blueprint as webhooks
 
 #: The largest form is a comment; everything larger is refused before it is read.
 LARGEST_BODY = 2 * 1024 * 1024
@@ -103,7 +104,7 @@ def _start_worker(app: Flask) -> None:
 def _add_pages(app: Flask) -> None:
     from web.survey.views import blueprint as survey
 
-    for blueprint in (survey, home, metrics):
+    for blueprint in (survey, home, metrics, webhooks):
         app.register_blueprint(blueprint)
     app.add_url_rule("/static/vendor/<name>", "vendor", _vendor)
     app.register_error_handler(HTTPException, _error_page)

@@ -8,15 +8,18 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import connectors
+import webhooks
 from connectors.base import Connector
 from connectors.config import absolute_paths, check_references, problems, resolve_secrets
 from core.clock import Clock
 from core.errors import BoucleError, Invalid, NotFound
+from core.events import Event
 from core.jobs.context import Context
 from core.keyring import Keyring, read_key_file
 from core.ports import Composer, capabilities
@@ -35,6 +38,7 @@ from core.storage.settings import (
 )
 from core.storage.store import Store
 from web.settings import Settings
+from webhooks.base import InboundRequest
 
 PEPPER_BYTES = 32
 NOT_MIGRATED = "the database is not up to date; run: flask migrate"
@@ -63,6 +67,7 @@ def build_context(settings: Settings, progress: Callable[[str], None] | None = N
         opener=Opener(store, settings),
         composer=_composer(settings),
         owner=this_process(),
+        parse_inbox=_parse_stored,
     )
     if progress is not None:
         context.progress = progress
@@ -119,6 +124,11 @@ def _composer(settings: Settings) -> Composer:
     from web.survey.composer import SurveyComposer
 
     return SurveyComposer(settings.base_url)
+
+
+def _parse_stored(kind: str, headers: Mapping[str, str], body: bytes, received_at: datetime) -> Iterable[Event]:
+    """What the receiver of this kind makes of a request it stored before."""
+    return webhooks.load(kind)().parse(InboundRequest("POST", "", headers, body, received_at))
 
 
 # --- connectors -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from core.clock import Clock
 from core.events import Event
@@ -45,6 +46,6 @@ class Context:
     owner: str
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: Callable[[str], None] = lambda message: None
-    #: What a receiver makes of a stored request: (kind, connection name, headers, body) -> events.
-    parse_inbox: Callable[[str, str, Mapping[str, str], bytes], Iterable[Event]] | None = None
+    #: What a receiver makes of a stored request: (kind, headers, body, received_at) -> events.
+    parse_inbox: Callable[[str, Mapping[str, str], bytes, datetime], Iterable[Event]] | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("boucle"))

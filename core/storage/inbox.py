@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, or_, select, text, update
+from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from core.events import Event
+from core.events import Event, UnknownEvent
 from core.storage.schema import connections, deliveries, events, identities, inbox, touches
 
 ERROR_LENGTH = 500
+KIND_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,41 +29,50 @@ class InboxRow:
     body: bytes
     attempts: int
     fence: int
+    received_at: int
 
 
 def receive(
     tx: Connection, connection_id: int, delivery_id: str, headers: Mapping[str, str], body: bytes, now: int
 ) -> bool:
     """Store a request. False if this very delivery came before."""
-    known = select(inbox.c.id).where(inbox.c.connection_id == connection_id, inbox.c.delivery_id == delivery_id)
-    if tx.scalar(known) is not None:
-        return False
-    tx.execute(
-        inbox.insert().values(
-            connection_id=connection_id,
-            delivery_id=delivery_id,
-            headers=dict(headers),
-            body=body,
-            due_at=now,
-            received_at=now,
-        )
+    new: Any = sqlite_insert(inbox) if tx.dialect.name == "sqlite" else postgresql_insert(inbox)
+    statement = new.values(
+        connection_id=connection_id,
+        delivery_id=delivery_id,
+        headers=dict(headers),
+        body=body,
+        due_at=now,
+        received_at=now,
     )
-    return True
+    return bool(tx.execute(statement.on_conflict_do_nothing(index_elements=["connection_id", "delivery_id"])).rowcount)
 
 
-def claim(tx: Connection, now: int, lease_until: int, limit: int) -> list[InboxRow]:
-    """Take requests that are due, in the order they came; also those whose worker did not come back."""
-    left_behind = (inbox.c.state == "applying") & (inbox.c.lease_until <= now)
-    due = or_((inbox.c.state == "ready") & (inbox.c.due_at <= now), left_behind)
-    ids = list(tx.scalars(select(inbox.c.id).where(due).order_by(inbox.c.id).limit(limit).with_for_update()))
+def claim(tx: Connection, now: int, limit: int) -> list[InboxRow]:
+    """Take requests that are due, in the order they came; also those whose worker did not come back.
+
+    The caller holds the lease of this work, so whoever began a request has lost it, dead or not: its fence is over.
+    Those are taken one by one: if one of them is what kills workers, the others are not blamed for it.
+    """
+    ids = list(tx.scalars(_BEGUN)) or list(tx.scalars(_waiting(now).order_by(inbox.c.id).limit(limit)))
     tx.execute(
         update(inbox)
         .where(inbox.c.id.in_(ids))
-        .values(state="applying", lease_until=lease_until, fence=inbox.c.fence + 1, attempts=inbox.c.attempts + 1)
+        .values(state="applying", fence=inbox.c.fence + 1, attempts=inbox.c.attempts + 1)
     )
     i = inbox.c
     rows = tx.execute(
-        select(i.id, i.connection_id, connections.c.name, connections.c.kind, i.headers, i.body, i.attempts, i.fence)
+        select(
+            i.id,
+            i.connection_id,
+            connections.c.name,
+            connections.c.kind,
+            i.headers,
+            i.body,
+            i.attempts,
+            i.fence,
+            i.received_at,
+        )
         .join(connections, connections.c.id == i.connection_id)
         .where(i.id.in_(ids))
         .order_by(i.id)
@@ -70,13 +82,19 @@ def claim(tx: Connection, now: int, lease_until: int, limit: int) -> list[InboxR
 
 def finish(tx: Connection, row: InboxRow) -> bool:
     """Applied. False if somebody else took it over: then its transaction must not be committed."""
-    return bool(tx.execute(_claimed(row).values(state="done", lease_until=None, error="")).rowcount)
+    return bool(tx.execute(_claimed(row).values(state="done", error="")).rowcount)
+
+
+def is_ours(tx: Connection, row: InboxRow) -> bool:
+    """Whether nobody has taken the request over since it was claimed."""
+    same = (inbox.c.id == row.id) & (inbox.c.fence == row.fence) & (inbox.c.state == "applying")
+    return tx.scalar(select(inbox.c.id).where(same)) is not None
 
 
 def fail(tx: Connection, row: InboxRow, error: str, retry_at: int | None) -> None:
     """It could not be applied: again at `retry_at`, or never if that is None."""
     later: dict[str, Any] = {"state": "failed"} if retry_at is None else {"state": "ready", "due_at": retry_at}
-    tx.execute(_claimed(row).values(lease_until=None, error=error[:ERROR_LENGTH], **later))
+    tx.execute(_claimed(row).values(error=error[:ERROR_LENGTH], **later))
 
 
 def _claimed(row: InboxRow) -> Any:
@@ -84,12 +102,15 @@ def _claimed(row: InboxRow) -> Any:
 
 
 def is_due(tx: Connection, now: int) -> bool:
-    """Whether any request waits to be applied."""
-    due = or_(
-        (inbox.c.state == "ready") & (inbox.c.due_at <= now),
-        (inbox.c.state == "applying") & (inbox.c.lease_until <= now),
-    )
-    return tx.scalar(select(inbox.c.id).where(due).limit(1)) is not None
+    """Whether any request waits to be applied, or was left behind."""
+    return tx.scalar(_waiting(now).limit(1)) is not None or tx.scalar(_BEGUN) is not None
+
+
+def _waiting(now: int) -> Any:
+    return select(inbox.c.id).where(inbox.c.state == "ready", inbox.c.due_at <= now)
+
+
+_BEGUN = select(inbox.c.id).where(inbox.c.state == "applying").order_by(inbox.c.id).limit(1)
 
 
 def counts(tx: Connection) -> dict[str, int]:
@@ -98,8 +119,12 @@ def counts(tx: Connection) -> dict[str, int]:
 
 
 def forget(tx: Connection, before: int, limit: int) -> int:
-    """Drop applied requests received before a moment; returns how many. What failed is kept for a human."""
-    old = select(inbox.c.id).where(inbox.c.state == "done", inbox.c.received_at < before).limit(limit)
+    """Drop requests received before a moment, and done with; returns how many.
+
+    What failed is kept for a human as long as what was applied, and no longer: it holds the same personal data.
+    """
+    over = inbox.c.state.in_(("done", "failed"))
+    old = select(inbox.c.id).where(over, inbox.c.received_at < before).limit(limit)
     return tx.execute(delete(inbox).where(inbox.c.id.in_(old.scalar_subquery()))).rowcount
 
 
@@ -107,13 +132,17 @@ def forget(tx: Connection, before: int, limit: int) -> int:
 
 
 def is_first_time(tx: Connection, connection_id: int, event: Event, now: int) -> bool:
-    """Remember the event; False if it was applied before. In the same transaction as what it brings about."""
+    """Remember the event; False if it was applied before. In the same transaction as what it brings about.
+
+    What we have no word for is counted under the vendor's own.
+    """
+    kind = f"unknown:{event.name}"[:KIND_LENGTH] if isinstance(event, UnknownEvent) else type(event).__name__
     stored = tx.execute(
         text(
             "INSERT INTO events (connection_id, key, kind, applied_at) VALUES (:connection, :key, :kind, :now)"
             " ON CONFLICT (connection_id, key) DO NOTHING"
         ),
-        {"connection": connection_id, "key": event.key, "kind": type(event).__name__, "now": now},
+        {"connection": connection_id, "key": event.key, "kind": kind, "now": now},
     )
     return bool(stored.rowcount)
 
