@@ -16,11 +16,6 @@ from core.workspace import Conflicts
 M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
 
-#: Keys that a model judges together: with one of them wrong, what is said about the others may be wrong, too.
-_JUDGED_TOGETHER = frozenset(
-    {"every_days", "once", "trigger", "start", "end", "reminder_days", "window_days", "survey", "write_back", "live"}
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -41,22 +36,35 @@ def validate(model: type[M], values: Mapping[str, Any]) -> tuple[M | None, list[
         return model.model_validate(given, strict=True), []
     except ValidationError as error:
         found = _all_found(model, error)
-    wrong = {str(one.path[0]) for one in found if one.path}
-    if wrong and not wrong & _JUDGED_TOGETHER:
-        rest = {key: value for key, value in given.items() if key not in wrong}
-        found += [one for one in _judged_alone(model, rest) if not one.path or str(one.path[0]) not in wrong]
-    return None, found
+    if found and all(one.path for one in found):  # else the model as a whole was judged already
+        found += _judged_together(model, given, found)
+    return None, list(dict.fromkeys(found))
 
 
-def _judged_alone(model: type[BaseModel], rest: dict[str, Any]) -> list[Found]:
-    """Rules over several keys, with what is wrong or missing replaced by something harmless."""
-    missing = {name: "x" for name, field in model.model_fields.items() if field.is_required() and name not in rest}
-    fillers = {name: ("x",) if name == "source" else value for name, value in missing.items()}
+def _judged_together(model: type[BaseModel], given: Mapping[str, Any], found: list[Found]) -> list[Found]:
+    """Rules over several keys, with what is wrong taken out and what is missing replaced by something harmless."""
+    rest = dict(given)
+    for one in found:
+        rest = _without(rest, one.path)
+    missing = [name for name, field in model.model_fields.items() if field.is_required() and name not in rest]
+    fillers = {name: ("x",) if name == "source" else "x" for name in missing}
     try:
         model.model_validate({**fillers, **rest}, strict=True)
     except ValidationError as error:
-        return _all_found(model, error)
+        wrong = frozenset(str(one.path[0]) for one in found)
+        return _all_found(model, error, wrong)
     return []
+
+
+def _without(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The values without the key at a path. Inside a list, where it is missing or the last one, more is taken out."""
+    key, below = path[0], path[1:]
+    inside = values.get(str(key))
+    rest = {name: value for name, value in values.items() if name != key}
+    if below and isinstance(inside, dict) and below[0] in inside:
+        left = _without(inside, below)
+        return {**rest, str(key): left} if left else rest
+    return rest
 
 
 def _lists_to_tuples(value: Any) -> Any:
@@ -67,13 +75,14 @@ def _lists_to_tuples(value: Any) -> Any:
     return value
 
 
-def _all_found(model: type[BaseModel], error: ValidationError) -> list[Found]:
+def _all_found(model: type[BaseModel], error: ValidationError, wrong: frozenset[str] = frozenset()) -> list[Found]:
+    """`wrong`: keys that were found wrong before, so that a conflict which leans on one of them says nothing."""
     found: list[Found] = []
     for one in error.errors(include_url=False):
         path = tuple(one["loc"])
         cause = one.get("ctx", {}).get("error")
         if isinstance(cause, Conflicts):
-            found += [Found((*path, key) if key else path, sentence) for key, sentence in cause.found]
+            found += [Found((*path, *each.path), each.sentence) for each in cause.found if not each.leans_on & wrong]
         else:
             found.append(Found(path, _sentence(model, path, one)))
     return found
@@ -97,6 +106,8 @@ def _sentence(model: type[BaseModel], path: Path, error: ErrorDetails) -> str:
         return _pattern(str(context["pattern"]), given)
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")
+    if kind == "tuple_type" and path[-1:] == ("quiet_periods",):
+        return "is a list of sections: write [[quiet_periods]], with two brackets, for each"
     for prefix, wanted in _TYPES.items():
         if kind.startswith(prefix):
             return f"must be {wanted}, not {_shown(given)}"

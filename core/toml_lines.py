@@ -34,6 +34,7 @@ class _Scanner:
         self._table: Path = ()
         self._lists: dict[Path, int] = {}  # path of an array of tables -> its last index
         self._lines: dict[Path, int] = {}
+        self._implied: dict[Path, int] = {}  # `[a.b]` makes a, too, which may have a header of its own further down
         self._counted_to = 0
         self._line = 1
 
@@ -46,7 +47,7 @@ class _Scanner:
                 self._pair(self._table)
             if self._at == before:
                 self._at += 1  # nothing understood: never stand still
-        return self._lines
+        return {**self._implied, **self._lines}
 
     # --- statements -------------------------------------------------------------------------------------------------
 
@@ -62,6 +63,8 @@ class _Scanner:
             self._lines.setdefault(path, line)
             path = (*path, self._lists[path])
         self._note(path, line)
+        for length in range(1, len(path)):
+            self._implied.setdefault(path[:length], line)
         self._table = path
         self._to_end_of_line()
 

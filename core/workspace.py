@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, time
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -19,6 +20,10 @@ from core.audience import Audience, parse_audience
 LANGUAGES = ("en", "fr")
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+#: Keys of a campaign that a later release fills with life.
+NOT_YET = ("trigger", "delay_days", "latest_days", "sample", "margin", "stop_after")
 
 
 class Model(BaseModel):
@@ -44,11 +49,24 @@ Address = Annotated[str, AfterValidator(_plain_address)]
 Days = Annotated[int, Field(ge=0, le=3650)]
 
 
-class Conflicts(ValueError):
-    """Keys that are right one by one and wrong together: (the key to show it at, sentence) of each conflict."""
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Keys that are right one by one and wrong together: where to show it, and a sentence.
 
-    def __init__(self, found: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(sentence for _, sentence in found))
+    `leans_on`: keys whose absence or default is part of the case. If one of them was written and is wrong by itself,
+    there may be no conflict.
+    """
+
+    path: tuple[str, ...]
+    sentence: str
+    leans_on: frozenset[str] = frozenset()
+
+
+class Conflicts(ValueError):
+    """Everything a model finds wrong at once, where pydantic would tell one."""
+
+    def __init__(self, found: list[Conflict]) -> None:
+        super().__init__("; ".join(one.sentence for one in found))
         self.found = found
 
 
@@ -123,7 +141,8 @@ class Workspace(Model):
     @model_validator(mode="after")
     def _someone_to_test_with(self) -> Workspace:
         if not self.live and not self.test_recipients:
-            raise ValueError("live = false needs test_recipients: the only addresses that may receive anything")
+            sentence = "live = false needs test_recipients: the only addresses that may receive anything"
+            raise Conflicts([Conflict((), sentence, frozenset({"test_recipients"}))])
         return self
 
     @property
@@ -237,7 +256,9 @@ class Campaign(Model):
     @field_validator("audience")
     @classmethod
     def _grammar(cls, value: dict[str, Any]) -> dict[str, Any]:
-        parse_audience(value)
+        found = list(_wrong_conditions(value))
+        if found:
+            raise Conflicts(found)
         return value
 
     @model_validator(mode="after")
@@ -247,23 +268,25 @@ class Campaign(Model):
             raise Conflicts(found)
         return self
 
-    def _conflicts(self) -> Iterator[tuple[str, str]]:
-        given = [key for key in ("every_days", "once", "trigger") if getattr(self, key) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            yield "", f"a campaign needs exactly one of every_days, once, trigger; this one has {found}"
+    def _conflicts(self) -> Iterator[Conflict]:
+        cadences = [key for key in ("every_days", "once") if getattr(self, key) is not None]
+        if len(cadences) != 1 and self.trigger is None:
+            found = " and ".join(cadences) or "neither"
+            absent = frozenset({"every_days", "once", "trigger"} - set(cadences))
+            yield Conflict((), f"a campaign needs either every_days or once; this one has {found}", absent)
         if self.start and self.end and self.end < self.start:
-            yield "end", "the campaign ends before it starts"
+            yield Conflict(("end",), "the campaign ends before it starts")
+        if self.once and self.end and self.end < self.once:
+            yield Conflict(("end",), "the campaign ends before the day of once")
         if self.reminder_days and self.reminder_days >= self.window_days:
-            yield "reminder_days", "the reminder would leave after the survey window has closed: lower reminder_days"
+            sentence = "the reminder would leave after the survey window has closed: lower reminder_days"
+            yield Conflict(("reminder_days",), sentence, frozenset({"window_days"}))
         if self.survey.anonymous and self.write_back:
-            yield (
-                "write_back",
-                "an anonymous survey cannot write scores back to contacts: drop write_back or anonymous",
-            )
-        for key in ("trigger", "sample", "margin", "stop_after"):
-            if getattr(self, key) is not None:  # a key that is accepted and ignored would break a promise in silence
-                yield key, f"{key}: not available in this release; leave it out"
+            sentence = "an anonymous survey cannot write scores back to contacts: drop write_back or anonymous"
+            yield Conflict(("write_back",), sentence)
+        for key in NOT_YET:
+            if key in self.model_fields_set:  # a key that is accepted and ignored would break a promise in silence
+                yield Conflict((key,), f"{key} is not available in this release; leave it out")
 
     @property
     def waits(self) -> bool:
@@ -274,3 +297,16 @@ class Campaign(Model):
     def who(self) -> Audience:
         """The audience, parsed."""
         return parse_audience(self.audience)
+
+
+def _wrong_conditions(audience: dict[str, Any]) -> Iterator[Conflict]:
+    """Each condition by itself, so that all that are wrong are told, each at its own line."""
+    for name, wanted in audience.items():
+        conditions: list[tuple[tuple[str, ...], Any]] = [((name,), wanted)]
+        if isinstance(wanted, dict) and wanted:
+            conditions = [((name, operator), {operator: operand}) for operator, operand in wanted.items()]
+        for path, condition in conditions:
+            try:
+                parse_audience({name: condition})
+            except ValueError as error:
+                yield Conflict(path, str(error))

@@ -31,6 +31,9 @@ LOGO_SUFFIXES = (".svg", ".png")
 LARGEST_LOGO = 200_000
 _SYNTAX = re.compile(r"^(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.S)
 
+_TUPLE = re.compile(r"\((?:'[^']*',? ?)+\)")  # as tomllib shows the name of a table
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
 
 class KindCatalogue(Protocol):
     """What there is to connect to."""
@@ -138,7 +141,10 @@ def _placed(found: Found, lines: Mapping[Keys, int]) -> FileError:
 def _dotted(path: Keys) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if _BARE_KEY.fullmatch(part) else f'"{part}"')
     return text
 
 
@@ -152,7 +158,8 @@ def _syntax_error(message: str, text: str) -> FileError:
         return FileError(1, "", f"is not TOML: {message}")
     line = int(match["line"]) if match["line"] else text.count("\n") + 1
     where = f" (column {match['column']})" if match["column"] else ""
-    return FileError(line, "", f"is not TOML: {match['what'][:1].lower()}{match['what'][1:]}{where}")
+    what = _TUPLE.sub(lambda found: ".".join(re.findall(r"'([^']*)'", found[0])), match["what"])
+    return FileError(line, "", f"is not TOML: {what[:1].lower()}{what[1:]}{where}")
 
 
 class _Reader:

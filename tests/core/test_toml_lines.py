@@ -118,3 +118,8 @@ def test_whatever_tomllib_reads_has_a_line(document: dict[str, dict[str, Any]]) 
 @given(st.text("ab\"'#=[]{},.\\\n ", max_size=60))
 def test_any_text_is_passed_over_without_end(text: str) -> None:
     line_index(text)
+
+
+def test_table_that_only_its_parts_name_stands_where_the_first_of_them_does() -> None:
+    lines = line_index("[a.b.c]\nx = 1\n[a.b]\ny = 2\n")
+    assert (lines[("a",)], lines[("a", "b")], lines[("a", "b", "c")]) == (1, 3, 1)
