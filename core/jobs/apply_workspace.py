@@ -19,11 +19,13 @@ from core.storage.applied import (
     applied_connections,
     applied_workspace,
     give_back_unsent,
+    has_asked,
     put_campaign,
     put_connection,
     put_workspace,
 )
 from core.storage.store import Transaction
+from core.workspace import Campaign
 from core.workspace_file import ConnectionSettings, WorkspaceFile, stored
 
 NAME = "apply_workspace"
@@ -53,7 +55,7 @@ class Applying:
 
 def run(context: Context, file: WorkspaceFile, *, force: bool = False, prune: bool = False) -> list[str]:
     """Apply a file; returns a line per change, none if there was nothing to change. Raises Drift, Invalid."""
-    with context.store.write() as tx:
+    with context.store.reservation() as tx:  # what prune removes must not be reserved for meanwhile
         doing = Applying(context.clock.now_ms(), prune)
         _workspace(tx, doing, stored(file.workspace))
         _connections(tx, doing, file)
@@ -81,14 +83,19 @@ def _connections(tx: Transaction, doing: Applying, file: WorkspaceFile) -> None:
     named = {wanted.name for wanted in file.connections}
     for name, row in known.items():
         if doing.prune and name not in named and row.state != "removed":
+            _note_drift_of_absent(doing, f"connection {name}", row)
             returned = give_back_unsent(tx, row.id, doing.now)
             settings.mark_connection(tx, row.id, "removed", "not in the workspace file", doing.now)
             doing.changes.append(f"- connection {name}{_returned(returned)}")
 
 
 def _kind(old: Applied | None, wanted: ConnectionSettings) -> str:
-    if old is not None and old.kind != wanted.kind and old.state != "removed":
-        raise Invalid(f"the connection {wanted.name} is of kind {old.kind} and cannot become {wanted.kind}")
+    if old is not None and old.kind != wanted.kind:  # its records would be taken for those of the new source
+        was = "was" if old.state == "removed" else "is"
+        raise Invalid(
+            f"the connection {wanted.name} {was} of kind {old.kind} and cannot become {wanted.kind}; give the new one"
+            " another name"
+        )
     return f" ({wanted.kind})"
 
 
@@ -97,15 +104,35 @@ def _campaigns(tx: Transaction, doing: Applying, file: WorkspaceFile) -> None:
     for campaign in file.campaigns:
         config = stored(campaign)
         old = known.get(campaign.name)
+        _keep_promise(tx, old, campaign)
         _compare(doing, f"campaign {campaign.name}", old, config)
         put_campaign(tx, old, config, doing.now)
     named = {campaign.name for campaign in file.campaigns}
     for name, row in known.items():
         if doing.prune and name not in named and row.state != "removed":
+            _note_drift_of_absent(doing, f"campaign {name}", row)
             returned = touches.cancel_for_campaign(tx, row.id, doing.now, "the campaign was removed")
             waves.close_waves(tx, row.id)
             settings.mark_campaign(tx, row.id, "removed", "not in the workspace file", doing.now)
             doing.changes.append(f"- campaign {name}{_returned(returned)}")
+
+
+def _keep_promise(tx: Transaction, old: Applied | None, campaign: Campaign) -> None:
+    """A link that was sent as anonymous must not record its answer under a name, nor the other way round."""
+    anonymous = campaign.survey.anonymous
+    if old is None or bool(old.config.get("survey", {}).get("anonymous", False)) == anonymous:
+        return
+    if has_asked(tx, old.id):
+        before, after = ("identified", "anonymous") if anonymous else ("anonymous", "identified")
+        raise Invalid(
+            f"the campaign {campaign.name} has asked people under the promise that its survey is {before} and cannot"
+            f" become {after}; give the new one another name"
+        )
+
+
+def _note_drift_of_absent(doing: Applying, what: str, row: Applied) -> None:
+    if row.drifted:
+        doing.drift.append(f"! {what}: is not in the file and would be removed")
 
 
 def _returned(touches_returned: int) -> str:

@@ -98,6 +98,11 @@ def give_back_unsent(tx: Connection, connection_id: int, now: int) -> int:
     return len(ids)
 
 
+def has_asked(tx: Connection, campaign_id: int) -> bool:
+    """Whether anybody was ever chosen by a campaign."""
+    return tx.scalar(select(touches.c.id).where(touches.c.campaign_id == campaign_id).limit(1)) is not None
+
+
 def digest(config: dict[str, Any]) -> str:
     """The same for the same settings, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
