@@ -24,7 +24,7 @@ from core.touches import ReturnReason
 
 
 def apply_event(tx: Transaction, connection_id: int, connection: str, event: Event, pepper: bytes, now: int) -> bool:
-    """Apply an event of this connection. False if it was applied before. Raises Unsupported for what has no effect yet."""
+    """Apply an event of this connection. False if it was applied before. Raises Unsupported for what has no effect."""
     if isinstance(event, ResponseReceived | ContactChanged):
         raise Unsupported(
             f"{connection} reports {type(event).__name__}, which is read from its source, not applied here"
@@ -39,8 +39,7 @@ def apply_event(tx: Transaction, connection_id: int, connection: str, event: Eve
         case EmailComplained():
             _complained(tx, target, connection, now)
         case Unsubscribed():
-            for person_id in target.person_ids:
-                people.opt_out(tx, person_id, connection, now)
+            _opted_out(tx, target, connection, now)
         case EmailDelivered():
             _delivered(tx, event, target, now)
     return True
@@ -66,6 +65,13 @@ def _complained(tx: Transaction, target: Target, connection: str, now: int) -> N
         touches.mark_declined(tx, [target.touch_id], now)
     deliveries.request_write_back(tx, target.person_ids, now)
     _check_brakes(tx, target, now)
+
+
+def _opted_out(tx: Transaction, target: Target, connection: str, now: int) -> None:
+    for person_id in target.person_ids:
+        people.opt_out(tx, person_id, connection, now)
+    if not target.person_ids and target.address_hash is not None:
+        inbox.remember_opt_out(tx, target.address_hash, now)
 
 
 def _delivered(tx: Transaction, event: EmailDelivered, target: Target, now: int) -> None:

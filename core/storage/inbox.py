@@ -217,6 +217,18 @@ def _last_touch(tx: Connection, person_ids: tuple[int, ...], address: bytes | No
     return None if row is None else (row[0], row[1])
 
 
+def remember_opt_out(tx: Connection, address_hash: bytes, now: int) -> None:
+    """Nobody has this address now; whoever comes with it one day has opted out already."""
+    tx.execute(
+        text(
+            "INSERT INTO tombstones (address_hash, opted_out_at, created_at) VALUES (:address_hash, :now, :now)"
+            " ON CONFLICT (address_hash) DO UPDATE SET"
+            " opted_out_at = coalesce(tombstones.opted_out_at, excluded.opted_out_at)"
+        ),
+        {"address_hash": address_hash, "now": now},
+    )
+
+
 def note_delivered(tx: Connection, touch_id: int, at: int) -> None:
     """The recipient's server took the message: the first such report stands."""
     tx.execute(
