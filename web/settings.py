@@ -49,7 +49,7 @@ def load(environ: Mapping[str, str], env_file: Path = ROOT / ".env") -> Settings
         port=port,
         secret_keys=values.get("BOUCLE_SECRET_KEYS", "").strip(),
         allow_private_endpoints=_switch(values, "BOUCLE_ALLOW_PRIVATE_ENDPOINTS"),
-        heartbeat_url=_url(values, "BOUCLE_HEARTBEAT_URL"),
+        heartbeat_url=_url(values, "BOUCLE_HEARTBEAT_URL", whole=True),
         clock_offset=_seconds(values, "BOUCLE_CLOCK_OFFSET"),
         embedded_worker=_switch(values, "BOUCLE_EMBEDDED_WORKER"),
     )
@@ -87,13 +87,19 @@ def _seconds(values: Mapping[str, str], name: str) -> float:
     return seconds
 
 
-def _url(values: Mapping[str, str], name: str) -> str:
-    text = values.get(name, "").strip().rstrip("/")
+def _url(values: Mapping[str, str], name: str, *, whole: bool = False) -> str:
+    """An address. `whole`: as it stands, query and all; else one to put paths behind."""
+    text = values.get(name, "").strip()
+    text = text if whole else text.rstrip("/")
     if not text:
         return ""
     try:
         parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
+        good = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (whole or not (parts.query or parts.fragment))
+        )
     except ValueError:
         good = False
     if not good:
