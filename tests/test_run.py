@@ -24,12 +24,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 STAND_IN = """
-import json, os, pathlib
+import json, os, pathlib, shutil
 import click
 from flask import Flask
 
 def create_app():
     app = Flask(__name__)
+    root = pathlib.Path(__file__).parent.parent
     applied = pathlib.Path(os.environ["BOUCLE_INSTANCE"], "applied")
     app.get("/")(lambda: os.environ.get("BOUCLE_EMBEDDED_WORKER", "unset"))
 
@@ -41,6 +42,11 @@ def create_app():
     @click.argument("path", type=pathlib.Path)
     def apply(path):
         applied.write_text(path.read_text())
+
+    @app.cli.command("sample")
+    @click.option("--into", type=pathlib.Path)
+    def sample(into):
+        shutil.copytree(root / "sample", into)
 
     @app.cli.command("status")
     @click.option("--json", "as_json", is_flag=True)
