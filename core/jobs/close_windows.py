@@ -18,6 +18,8 @@ from core.zones import zone_of
 
 NAME = "close_windows"
 BATCH = 200
+#: Looking through the ledger takes a moment and disturbs nobody; writing is done in batches.
+FOUND_AT_ONCE = 10_000
 #: The moment asked may lie this long after the reservation: retries and send windows in between.
 SLACK_DAYS = 10
 
@@ -37,10 +39,12 @@ def _close(context: Context) -> int:
     """Handed over, window closed, no answer: silent. What is in doubt stays in doubt."""
     closed = 0
     while not context.stopping.is_set():
-        with context.store.write() as tx:
-            moved = touches.mark_silent(tx, context.clock.now_ms(), BATCH)
-        closed += moved
-        if moved < BATCH:
+        with context.store.read() as tx:
+            found = touches.closed_windows(tx, context.clock.now_ms(), FOUND_AT_ONCE)
+        for start in range(0, len(found), BATCH):
+            with context.store.write() as tx:
+                closed += touches.mark_silent(tx, found[start : start + BATCH])
+        if len(found) < FOUND_AT_ONCE:
             break
     return closed
 

@@ -6,8 +6,9 @@ In small batches, so that nobody waits, and at most once an hour over all proces
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from core.clock import DAY_MS, HOUR_MS
 from core.jobs.context import Context, JobReport
@@ -22,8 +23,16 @@ BATCH = 500
 #: How long an event's name is remembered, and at least as long as its request: no vendor repeats one for that long.
 EVENT_DAYS = 90
 
-#: Removes at most so many rows, and says how many it removed.
-Step = Callable[[Transaction, int], int]
+#: Looking for what is over may take a moment and disturbs nobody; removing it is done in batches.
+FOUND_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`find` at most so many rows, in a snapshot; `change` some of them, and say how many."""
+
+    find: Callable[[Transaction, int], Sequence[Any]]
+    change: Callable[[Transaction, Sequence[Any]], int]
 
 
 def run(context: Context) -> JobReport:
@@ -32,38 +41,57 @@ def run(context: Context) -> JobReport:
     report = JobReport(NAME)
     with turn(context, NAME, EVERY_MS) as mine:
         if mine:
-            for step in _steps(context):
-                report.done += _drain(context, step)
+            kept = _retention(context)
+            report.done += sum(_drain(context, step) for step in _steps(kept, context.clock.now_ms()))
+            report.done += _forget_hits(context, context.clock.now_ms() - kept.hits * DAY_MS)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _steps(context: Context) -> list[Step]:
+def _retention(context: Context) -> Retention:
     with context.store.read() as tx:
         workspace = settings.read_workspace(tx)
-    kept = workspace.retention_days if workspace is not None else Retention()
-    now = context.clock.now_ms()
+    return workspace.retention_days if workspace is not None else Retention()
+
+
+def _steps(kept: Retention, now: int) -> list[Step]:
+    requests = now - kept.inbox * DAY_MS
+    names = now - max(kept.inbox, EVENT_DAYS) * DAY_MS
+    payloads = now - kept.payloads * DAY_MS
     return [
-        partial(_forget, inbox.forget, now - kept.inbox * DAY_MS),
-        partial(_forget, inbox.forget_events, now - max(kept.inbox, EVENT_DAYS) * DAY_MS),
-        partial(_forget, deliveries.forget_payloads, now - kept.payloads * DAY_MS),
-        partial(_forget, hits.forget, now - kept.hits * DAY_MS),
-        deliveries.forget_orphans,
-        lambda tx, limit: write_backs.retry_failed(tx, now) if limit else 0,
+        Step(lambda tx, limit: inbox.over(tx, requests, limit), inbox.forget),
+        Step(lambda tx, limit: inbox.old_events(tx, names, limit), inbox.forget_events),
+        Step(lambda tx, limit: deliveries.old_payloads(tx, payloads, limit), deliveries.forget_payloads),
+        Step(deliveries.orphans, deliveries.forget_orphans),
+        Step(
+            lambda tx, limit: write_backs.refused_long_ago(tx, now, limit),
+            lambda tx, ids: write_backs.retry_failed(tx, ids, now),
+        ),
     ]
 
 
-def _forget(function: Callable[[Transaction, int, int], int], before: int, tx: Transaction, limit: int) -> int:
-    return function(tx, before, limit)
-
-
 def _drain(context: Context, step: Step) -> int:
-    """Batch after batch, until one is not full."""
-    total = 0
+    """Find and change, until nothing is left to find."""
+    changed = 0
+    while not context.stopping.is_set():
+        with context.store.read() as tx:
+            found = step.find(tx, FOUND_AT_ONCE)
+        for start in range(0, len(found), BATCH):
+            if context.stopping.is_set():
+                break
+            with context.store.write() as tx:
+                changed += step.change(tx, found[start : start + BATCH])
+        if len(found) < FOUND_AT_ONCE:
+            break
+    return changed
+
+
+def _forget_hits(context: Context, before: int) -> int:
+    forgotten = 0
     while not context.stopping.is_set():
         with context.store.write() as tx:
-            removed = step(tx, BATCH)
-        total += removed
-        if removed < BATCH:
+            gone = hits.forget(tx, before, BATCH)
+        forgotten += gone
+        if gone < BATCH:
             break
-    return total
+    return forgotten

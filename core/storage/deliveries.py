@@ -236,8 +236,8 @@ def counts(tx: Connection) -> dict[str, int]:
 # --- keeping house --------------------------------------------------------------------------------------------------
 
 
-def forget_payloads(tx: Connection, before: int, limit: int = CHUNK) -> int:
-    """Erase what finished deliveries still carry, older than `before`; returns how many."""
+def old_payloads(tx: Connection, before: int, limit: int) -> list[int]:
+    """Finished deliveries that still carry something, older than `before`."""
     old = (
         select(deliveries.c.id)
         .where(
@@ -248,17 +248,29 @@ def forget_payloads(tx: Connection, before: int, limit: int = CHUNK) -> int:
         )
         .limit(limit)
     )
+    return list(tx.scalars(old))
+
+
+def forget_payloads(tx: Connection, delivery_ids: Sequence[int]) -> int:
+    """Erase what these finished deliveries carry; returns how many."""
+    unfinished = deliveries.c.state.in_(("ready", "sending"))  # a replay since they were found
     return tx.execute(
-        update(deliveries).where(deliveries.c.id.in_(old.scalar_subquery())).values(payload=null())
+        update(deliveries).where(deliveries.c.id.in_(delivery_ids), ~unfinished).values(payload=null())
     ).rowcount
 
 
-def forget_orphans(tx: Connection, limit: int = CHUNK) -> int:
-    """Drop write-backs of records that exist no more; returns how many."""
-    orphans = text(
+def orphans(tx: Connection, limit: int) -> list[int]:
+    """Write-backs of records that exist no more."""
+    query = text(
         "SELECT d.id FROM deliveries AS d LEFT JOIN identities AS i ON i.id = d.identity_id"
         " WHERE d.kind = 'write_back' AND d.identity_id IS NOT NULL AND i.id IS NULL AND d.state <> 'sending'"
         " LIMIT :limit"
     )
-    ids = list(tx.scalars(orphans, {"limit": limit}))
-    return tx.execute(delete(deliveries).where(deliveries.c.id.in_(ids))).rowcount if ids else 0
+    return list(tx.scalars(query, {"limit": limit}))
+
+
+def forget_orphans(tx: Connection, delivery_ids: Sequence[int]) -> int:
+    """Drop these; returns how many. A record that is gone never comes back under its number."""
+    return tx.execute(
+        delete(deliveries).where(deliveries.c.id.in_(delivery_ids), deliveries.c.state != DeliveryState.SENDING)
+    ).rowcount

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -118,14 +118,18 @@ def counts(tx: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in tx.execute(select(inbox.c.state, func.count()).group_by(inbox.c.state))}
 
 
-def forget(tx: Connection, before: int, limit: int) -> int:
-    """Drop requests received before a moment, and done with; returns how many.
+def over(tx: Connection, before: int, limit: int) -> list[int]:
+    """Requests received before a moment, and done with.
 
     What failed is kept for a human as long as what was applied, and no longer: it holds the same personal data.
     """
-    over = inbox.c.state.in_(("done", "failed"))
-    old = select(inbox.c.id).where(over, inbox.c.received_at < before).limit(limit)
-    return tx.execute(delete(inbox).where(inbox.c.id.in_(old.scalar_subquery()))).rowcount
+    old = select(inbox.c.id).where(inbox.c.state.in_(("done", "failed")), inbox.c.received_at < before)
+    return list(tx.scalars(old.limit(limit)))
+
+
+def forget(tx: Connection, ids: Sequence[int]) -> int:
+    """Drop these requests; returns how many."""
+    return tx.execute(delete(inbox).where(inbox.c.id.in_(ids))).rowcount
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -147,14 +151,19 @@ def is_first_time(tx: Connection, connection_id: int, event: Event, now: int) ->
     return bool(stored.rowcount)
 
 
-def forget_events(tx: Connection, before: int, limit: int) -> int:
-    """Drop the names of events applied before a moment; returns how many. No vendor repeats one for that long."""
-    old = tx.execute(
-        select(events.c.connection_id, events.c.key).where(events.c.applied_at < before).limit(limit)
-    ).all()
-    for connection_id, key in old:
-        tx.execute(delete(events).where(events.c.connection_id == connection_id, events.c.key == key))
-    return len(old)
+def old_events(tx: Connection, before: int, limit: int) -> list[tuple[int, str]]:
+    """(connection, key) of events applied before a moment."""
+    old = select(events.c.connection_id, events.c.key).where(events.c.applied_at < before).limit(limit)
+    return [(row[0], row[1]) for row in tx.execute(old)]
+
+
+def forget_events(tx: Connection, names: Sequence[tuple[int, str]]) -> int:
+    """Drop the names of these events; returns how many."""
+    which = delete(events).where(
+        events.c.connection_id == bindparam("of_connection"), events.c.key == bindparam("of_key")
+    )
+    tx.execute(which, [{"of_connection": connection_id, "of_key": key} for connection_id, key in names])
+    return len(names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,15 +112,18 @@ def mark_declined(tx: Connection, touch_ids: Sequence[int], now: int) -> None:
     cancel_ready_sends(tx, touch_ids, now)
 
 
-def mark_silent(tx: Connection, now: int, limit: int = CHUNK) -> int:
-    """Close the windows that have passed without an answer; returns how many."""
-    due = (
-        select(touches.c.id)
-        .where(touches.c.state == TouchState.HANDED_OVER, touches.c.window_closes_at <= now)
-        .limit(limit)
-    )
+def closed_windows(tx: Connection, now: int, limit: int) -> list[int]:
+    """Touches whose window has passed without an answer. Reads the whole ledger: not for a write transaction."""
+    due = select(touches.c.id).where(touches.c.state == TouchState.HANDED_OVER, touches.c.window_closes_at <= now)
+    return list(tx.scalars(due.limit(limit)))
+
+
+def mark_silent(tx: Connection, touch_ids: Sequence[int]) -> int:
+    """Their windows have closed; returns how many have not been answered since they were found."""
     return tx.execute(
-        update(touches).where(touches.c.id.in_(due.scalar_subquery())).values(state=TouchState.SILENT)
+        update(touches)
+        .where(touches.c.id.in_(touch_ids), touches.c.state == TouchState.HANDED_OVER)
+        .values(state=TouchState.SILENT)
     ).rowcount
 
 

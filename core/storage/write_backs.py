@@ -196,11 +196,19 @@ def behind(tx: Connection) -> Mapping[int, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def retry_failed(tx: Connection, now: int) -> int:
-    """Refused a day ago: perhaps somebody mended the record. Ready again; returns how many."""
+def refused_long_ago(tx: Connection, now: int, limit: int) -> list[int]:
+    """Write-backs refused a day ago: perhaps somebody mended the record."""
     d = deliveries.c
+    long_ago = d.done_at <= now - DAY_MS
+    return list(
+        tx.scalars(select(d.id).where(d.kind == "write_back", d.state == DeliveryState.FAILED, long_ago).limit(limit))
+    )
+
+
+def retry_failed(tx: Connection, delivery_ids: Sequence[int], now: int) -> int:
+    """These are ready again; returns how many."""
     return tx.execute(
         update(deliveries)
-        .where(d.kind == "write_back", d.state == DeliveryState.FAILED, d.done_at <= now - DAY_MS)
+        .where(deliveries.c.id.in_(delivery_ids), deliveries.c.state == DeliveryState.FAILED)
         .values(state=DeliveryState.READY, due_at=now)
     ).rowcount
