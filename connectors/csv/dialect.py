@@ -8,8 +8,8 @@ or CR, also mixed; the number of a record is the line it begins on.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from connectors.csv.config import CsvConfig
@@ -20,13 +20,13 @@ BLOCK = 256 * 1024
 HEAD = 1024 * 1024
 LONGEST_LINE = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
+#: Records handled at once: few enough to stay in the processor's cache, which halves the time per record.
+BATCH = 500
 DELIMITERS = (",", ";", "\t")
 SAMPLE_LINES = 30
 FALLBACK = "cp1252"
 
-#: The line a record begins on, its bytes, its cells, or None and what is wrong (nothing: a blank line).
-Record = tuple[int, bytes, list[str] | None, str]
-
+_STRAY_QUOTE = "a quotation mark is not closed, or stands undoubled inside a quoted cell"
 _NOT_TEXT = {
     b"PK\x03\x04": "is a spreadsheet, not a CSV file: save it as CSV UTF-8",
     b"\xd0\xcf\x11\xe0": "is a spreadsheet, not a CSV file: save it as CSV UTF-8",
@@ -34,6 +34,31 @@ _NOT_TEXT = {
     b"\xfe\xff": "is written in UTF-16: save it as CSV UTF-8",
     b"%PDF": "is a PDF, not a CSV file",
 }
+
+
+@dataclass(slots=True)
+class Records:
+    """Some records, in parallel lists: the line each begins on, its bytes, its cells or None.
+
+    `problems` says by position what is wrong with one that has no cells; a blank line has neither.
+    """
+
+    lines: Sequence[int]
+    raws: list[bytes]
+    rows: Sequence[list[str] | None]
+    problems: dict[int, str] = field(default_factory=dict)
+
+    def add(self, line: int, raw: bytes, cells: list[str] | None, problem: str) -> None:
+        """Only to one that was made of empty lists."""
+        if problem:
+            self.problems[len(self.raws)] = problem
+        self.lines.append(line)  # type: ignore[attr-defined]
+        self.raws.append(raw)
+        self.rows.append(cells)  # type: ignore[attr-defined]
+
+    def usable(self) -> list[tuple[int, list[str]]]:
+        """Line and cells of those that have any."""
+        return [(line, cells) for line, cells in zip(self.lines, self.rows, strict=True) if cells is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +174,27 @@ def _header(lines: list[bytes], encoding: str, delimiter: str, config: CsvConfig
 # --- records ------------------------------------------------------------------------------------------------------
 
 
-def read_records(file: BinaryIO, layout: Layout, line: int) -> Iterator[Record]:
-    """Every record from where the file stands, which is the beginning of `line`. Raises Misconfigured, OSError."""
+def read_records(file: BinaryIO, layout: Layout, line: int) -> Iterator[Records]:
+    """Every record from where the file stands, which is the beginning of `line`; many at a time, never none.
+
+    Raises Misconfigured, OSError.
+    """
     carried: list[bytes] = []
-    for lines, final in _blocks(file, layout):
-        lines = carried + lines
-        used = 0
-        for start, end, cells, problem in _split(lines, layout, final):
-            raw = lines[start] if end == start + 1 else b"".join(lines[start:end])
-            yield line + start, raw, cells, problem
-            used = end
-        carried = lines[used:]
-        line += used
+    for lines, final in _lines(file):
+        lines = carried + lines if carried else lines
+        texts, doubtful = _decode(lines, layout.encoding)
+        records = _plain(lines, texts, layout, line) if not doubtful else None
+        if records is None:
+            records, carried = _one_by_one(lines, texts, layout, line, doubtful, final)
+        else:
+            carried = []
+        if records.raws:
+            yield records
+        line += len(lines) - len(carried)
 
 
-def _blocks(file: BinaryIO, layout: Layout) -> Iterator[tuple[list[bytes], bool]]:
-    """The lines that follow, many at a time, and whether they are the last."""
+def _lines(file: BinaryIO) -> Iterator[tuple[list[bytes], bool]]:
+    """The lines that follow, as many as make a batch, and whether they are the last."""
     rest = b""
     while chunk := file.read(BLOCK):
         data = rest + chunk
@@ -175,56 +205,66 @@ def _blocks(file: BinaryIO, layout: Layout) -> Iterator[tuple[list[bytes], bool]
             raise Misconfigured(
                 f"a line of the file is longer than {LONGEST_LINE >> 20} MB: it is no CSV file", field="path"
             )
-        if cut:
-            yield data[:cut].splitlines(keepends=True), False
+        lines = data[:cut].splitlines(keepends=True)
+        for start in range(0, len(lines), BATCH):
+            yield lines[start : start + BATCH], False
     yield rest.splitlines(keepends=True), True
 
 
-def _split(lines: list[bytes], layout: Layout, final: bool) -> Iterator[tuple[int, int, list[str] | None, str]]:
-    """(first line, line after, cells, problem) of each record. Stops before one that is not complete yet."""
-    decode, doubtful = _decoder(lines, layout.encoding)
+def _plain(lines: list[bytes], texts: list[str], layout: Layout, line: int) -> Records | None:
+    """The records of these lines if each line is a whole one without a fault, as is usual; else None."""
+    try:
+        rows = list(csv.reader(texts, delimiter=layout.delimiter, strict=True))
+    except csv.Error:
+        return None
+    if len(rows) != len(lines) or not set(map(len, rows)) <= {len(layout.names)}:
+        return None
+    return Records(range(line, line + len(lines)), lines, rows)
+
+
+def _one_by_one(
+    lines: list[bytes], texts: list[str], layout: Layout, line: int, doubtful: bool, final: bool
+) -> tuple[Records, list[bytes]]:
+    """The records of these lines, each looked at, and the lines at the end that are no whole record yet."""
     width = len(layout.names)
+    records = Records([], [], [])
     start = 0
     while start < len(lines):
-        reader = csv.reader(map(decode, lines[start:]), delimiter=layout.delimiter, strict=True)
+        reader = csv.reader(texts[start:], delimiter=layout.delimiter, strict=True)
         first = start
         try:
             for cells in reader:
                 end = first + reader.line_num
-                if len(cells) == width:
-                    problem = _unreadable(cells, layout) if doubtful else ""
-                    yield start, end, None if problem else cells, problem
-                elif end > start + 1:  # a stray quotation mark has swallowed lines
+                if len(cells) != width and end > start + 1:  # a stray quotation mark has swallowed lines
                     break
-                else:
-                    yield start, end, None, _wrong_number(cells, width)
+                problem = _wrong_number(cells, width) or (_unreadable(cells, layout) if doubtful else "")
+                usable = cells if len(cells) == width and not problem else None
+                records.add(line + start, b"".join(lines[start:end]), usable, problem)
                 start = end
             else:
-                return
+                break
         except csv.Error as error:
             if not final and str(error) == "unexpected end of data":
-                return
-        yield start, start + 1, None, "a quotation mark is not closed, or stands inside a quoted cell undoubled"
+                break
+        records.add(line + start, lines[start], None, _STRAY_QUOTE)
         start += 1
+    return records, lines[start:]
 
 
 def _wrong_number(cells: list[str], width: int) -> str:
-    if not any(cell.strip() for cell in cells):
+    if len(cells) == width or not any(cell.strip() for cell in cells):
         return ""
     return f"has {len(cells)} cell{'s' if len(cells) > 1 else ''}, and there are {width} columns"
 
 
-def _decoder(lines: list[bytes], encoding: str) -> tuple[Callable[[bytes], str], bool]:
-    """How to read these lines, and whether each record must be looked at because some cannot be read."""
-    block = b"".join(lines)
-    doubtful = b"\0" in block
+def _decode(lines: list[bytes], encoding: str) -> tuple[list[str], bool]:
+    """The texts of these lines, and whether each record must be looked at because some cannot be read."""
     try:
-        block.decode(encoding or "utf-8")
+        texts = [*map(bytes.decode, lines)] if encoding in ("", "utf-8") else [line.decode(encoding) for line in lines]
+        return texts, any("\0" in text for text in texts)
     except UnicodeError:
-        return lambda line: _text(line, encoding), True
-    if encoding in ("", "utf-8"):
-        return bytes.decode, doubtful
-    return lambda line: line.decode(encoding), doubtful
+        texts = [_text(line, encoding) for line in lines]
+        return texts, bool(_unreadable(texts, None))
 
 
 def _text(line: bytes, encoding: str) -> str:
@@ -237,12 +277,12 @@ def _text(line: bytes, encoding: str) -> str:
     return line.decode("ascii", "surrogateescape")
 
 
-def _unreadable(cells: list[str], layout: Layout) -> str:
+def _unreadable(cells: list[str], layout: Layout | None) -> str:
     text = "".join(cells)
     if "\0" in text:
         return "holds a NUL character"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return f"holds bytes that are not {layout.encoding or 'UTF-8 or cp1252'}"
+        return f"holds bytes that are not {(layout and layout.encoding) or 'UTF-8 or cp1252'}"
     return ""

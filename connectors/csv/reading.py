@@ -8,8 +8,9 @@ not a whole one, so it leaves no watermark, and the next one begins at the begin
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date
 from hashlib import blake2b
 from operator import itemgetter
@@ -17,7 +18,7 @@ from os import fstat
 from typing import BinaryIO
 
 from connectors.csv.config import CsvConfig
-from connectors.csv.dialect import Record, read_layout, read_records
+from connectors.csv.dialect import Records, read_layout, read_records
 from connectors.csv.formulas import without_guard
 from connectors.csv.mapping import PERSON_FIELDS, ColumnMap, day_of, is_yes, language_of, map_columns
 from connectors.csv.seen import SeenIds
@@ -106,12 +107,12 @@ class Reading:
         if cursor is None or cursor.settings != self._settings or cursor.offset < self.layout.body_offset:
             return False
         self._begin()
-        for records in _in_pages(read_records(self._file, self.layout, self._line)):
-            raws = [raw for _, raw, _, _ in records]
-            self._take(raws, records[-1])
-            rows = [(line, cells) for line, _, cells, _ in records if cells is not None]
+        for records in read_records(self._file, self.layout, self._line):
+            before = bisect_left(records.lines, cursor.line)
+            self._take(records, before)
+            rows = [(line, cells) for line, cells in records.usable() if line < cursor.line]
             self._seen.add([self._contacts.id_of(cells) for _, cells in rows], [line for line, _ in rows])
-            if self._offset >= cursor.offset:
+            if before < len(records.raws) or self._offset >= cursor.offset:
                 break
         if (self._offset, self._hash.hexdigest()) != (cursor.offset, cursor.before):
             return False
@@ -122,23 +123,26 @@ class Reading:
     # --- pages --------------------------------------------------------------------------------------------------
 
     def _rest(self, whole: bool) -> Iterator[Page[ContactRecord]]:
-        page: Page[ContactRecord] = Page([], Bookmark())
-        for records in _in_pages(read_records(self._file, self.layout, self._line)):
-            if page.items or page.bad:
-                yield page
-            contacts, bad = self._contacts.make(records, self._seen)
-            self._take([raw for _, raw, _, _ in records], records[-1])
-            page = Page(contacts, Bookmark(cursor=str(self._cursor())), bad=bad)
+        page = _Growing()
+        for records in read_records(self._file, self.layout, self._line):
+            if page.rows >= PAGE or page.size >= PAGE_BYTES:
+                yield Page(page.contacts, Bookmark(cursor=str(self._cursor())), bad=page.bad)
+                page = _Growing()
+            self._contacts.make(records, self._seen, page.contacts, page.bad)
+            page.size += self._take(records, len(records.raws))
+            page.rows += len(records.raws)
         untouched = self._state == _state(self._file)
         end = Bookmark(self._watermark()) if whole and untouched else Bookmark()
-        yield Page(page.items, end, last=True, full=whole and untouched, bad=page.bad)
+        yield Page(page.contacts, end, last=True, full=whole and untouched, bad=page.bad)
 
-    def _take(self, raws: list[bytes], last: Record) -> None:
-        """Note that these records lie behind us."""
-        joined = b"".join(raws)
+    def _take(self, records: Records, number: int) -> int:
+        """Note that the first of these records lie behind us; returns their bytes."""
+        joined = b"".join(records.raws[:number])
         self._hash.update(joined)
         self._offset += len(joined)
-        self._line = last[0] + max(1, len(last[1].splitlines()))
+        if number:
+            self._line = records.lines[number - 1] + max(1, len(records.raws[number - 1].splitlines()))
+        return len(joined)
 
     def _cursor(self) -> Cursor:
         return Cursor(self._offset, self._line, self._hash.hexdigest(), self._settings)
@@ -147,18 +151,14 @@ class Reading:
         return f"{VERSION} {self._offset} {self._hash.hexdigest()} {self._settings}"
 
 
-def _in_pages(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """Lists of records, as many as make a page."""
-    page: list[Record] = []
-    size = 0
-    for record in records:
-        page.append(record)
-        size += len(record[1])
-        if len(page) >= PAGE or size >= PAGE_BYTES:
-            yield page
-            page, size = [], 0
-    if page:
-        yield page
+@dataclass(slots=True)
+class _Growing:
+    """A page being filled."""
+
+    contacts: list[ContactRecord] = field(default_factory=list)
+    bad: list[BadRecord] = field(default_factory=list)
+    rows: int = 0
+    size: int = 0
 
 
 def hash_of(file: BinaryIO) -> str:
@@ -201,15 +201,21 @@ class _Meanings(dict[str, "date | bool | str | None"]):
         return found
 
 
+FIELDS = len(PERSON_FIELDS)
+_strip = str.strip
+
+
 class ContactMaker:
     """Makes contacts of rows: what can be decided per file is decided here, once, and not per row."""
 
     def __init__(self, columns: ColumnMap) -> None:
         self._columns = columns
+        self._nps = columns.nps
         self._pick = itemgetter(*columns.person, *(index for _, index in columns.attributes))
-        self._attributes = tuple(name for name, _ in columns.attributes)
+        self._attributes = tuple((name, FIELDS + number) for number, (name, _) in enumerate(columns.attributes))
         # the names of attributes are part of what a record says, those of nps columns come with their values
-        self._names = blake2b(repr((VERSION, self._attributes, columns.id_is_email)).encode(), digest_size=16).digest()
+        names = blake2b(repr((VERSION, self._attributes, columns.id_is_email)).encode(), digest_size=16).digest()
+        self._empty = blake2b(digest_size=16, person=names)
         self._languages = _Meanings(language_of)
         self._days = _Meanings(day_of)
         self._yes = _Meanings(is_yes)
@@ -220,41 +226,46 @@ class ContactMaker:
         text = cells[self._columns.id_column].strip()
         return text.lower() if self._columns.id_is_email else text
 
-    def make(self, records: list[Record], seen: SeenIds) -> tuple[list[ContactRecord], list[BadRecord]]:
-        """The contacts of these records, and what is wrong with the others, in the order of the file."""
-        bad = [(line, problem) for line, _, cells, problem in records if cells is None and problem]
-        rows = [(line, [*map(str.strip, cells), ""]) for line, _, cells, _ in records if cells is not None]
+    def make(self, records: Records, seen: SeenIds, contacts: list[ContactRecord], bad: list[BadRecord]) -> None:
+        """Add the contacts of these records, and what is wrong with the others, in the order of the file."""
+        rows = records.usable()
         column = self._columns.id_column
-        ids = [cells[column] for _, cells in rows]
+        ids = [cells[column].strip() for _, cells in rows]
         if self._columns.id_is_email:
             ids = [one.lower() for one in ids]
         known = seen.add(ids, [line for line, _ in rows])
-        contacts: list[ContactRecord] = []
+        wrong = [(records.lines[position], problem) for position, problem in records.problems.items()]
+        contact, add = self._contact, contacts.append
         for number, (line, cells) in enumerate(rows):
-            made = self._contact(ids[number], cells, line)
             if number in known:
-                bad.append((line, f'has the id "{_short(ids[number])}" of line {known[number]}: each needs its own'))
-            elif isinstance(made, Contact):
-                contacts.append(made)
-            elif made:
-                bad.append((line, made))
-        return contacts, [BadRecord(f"line {line}", reason) for line, reason in sorted(bad)]
+                wrong.append((line, f'has the id "{_short(ids[number])}" of line {known[number]}: each needs its own'))
+                continue
+            made = contact(ids[number], cells, line)
+            if made is not None:
+                add(made)
+            elif problem := self._complaint(ids[number], [cell.strip() for cell in cells]):
+                wrong.append((line, problem))
+        bad.extend(BadRecord(f"line {line}", reason) for line, reason in sorted(wrong))
 
-    def _contact(self, external_id: str, cells: list[str], line: int) -> Contact | str:
-        """The contact of a row, or what is wrong with it; nothing for a row of empty cells."""
-        values = self._pick(cells)
+    def _contact(self, external_id: str, cells: list[str], line: int) -> Contact | None:
+        """The contact of a row; None if something is wrong with it."""
+        cells.append("")  # where the index -1 of a missing column leads
+        values = [*map(_strip, self._pick(cells))]
         (_, email, first_name, last_name, company, language, country, time_zone, phone, owner, since, opted_out,
-         surveyed, hold, *attributes) = values  # fmt: skip
+         surveyed, hold) = values[:FIELDS]  # fmt: skip
         day = self._days[since] if since else None
         out = self._yes[opted_out] if opted_out else False
         if not external_id or (since and day is None) or out is None or (hold and self._holds[hold] is None):
-            return self._complaint(external_id, cells)
-        nps = {name: cells[index] for name, index in self._columns.nps if cells[index]}
+            return None
         said = "\x1f".join(values)
-        if nps:
-            said = f"{said}\x1e{nps}"
+        nps: dict[str, str] = {}
+        if self._nps:
+            nps = {name: cell for name, index in self._nps if (cell := cells[index].strip())}
+            said = f"{said}\x1e{nps}" if nps else said
             if "nps_comment" in nps:
                 nps["nps_comment"] = without_guard(nps["nps_comment"])
+        digest = self._empty.copy()
+        digest.update(said.encode())
         return Contact(
             external_id,
             email or None,
@@ -270,10 +281,10 @@ class ContactMaker:
             out,  # type: ignore[arg-type]
             surveyed or None,
             hold or None,
-            dict(zip(self._attributes, attributes, strict=True)),
+            {name: values[index] for name, index in self._attributes},
             nps,
             None,
-            blake2b(said.encode(), digest_size=16, person=self._names).digest(),
+            digest.digest(),
             line,
         )
 

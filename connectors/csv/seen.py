@@ -13,9 +13,7 @@ from collections.abc import Sequence
 SMALL, LARGE = 1 << 14, 1 << 21
 #: Bytes of a file for which the small table will do.
 SMALL_FILE = 512 * 1024
-_LINE_BITS = 24
-_LINE_MASK = (1 << _LINE_BITS) - 1
-_HASH_MASK = (1 << 64) - 1
+_LINE = (1 << 24) - 1
 
 
 class SeenIds:
@@ -23,53 +21,50 @@ class SeenIds:
 
     def __init__(self, file_size: int) -> None:
         self._slots = SMALL if file_size < SMALL_FILE else LARGE
-        self._tables = [array("Q", bytes(8 * self._slots))]
+        self._full: list[array[int]] = []
+        self._table = array("q", bytes(8 * self._slots))
         self._used = 0
 
     def add(self, ids: Sequence[str], lines: Sequence[int]) -> dict[int, int]:
         """Remember these; of those that were there before, position -> line of the first. Empty ids do not count."""
         if self._used + len(ids) > self._slots * 3 // 4:
-            self._tables.append(array("Q", bytes(8 * self._slots)))
+            self._full.append(self._table)
+            self._table = array("q", bytes(8 * self._slots))
             self._used = 0
         self._used += len(ids)
-        if len(self._tables) == 1:
-            return self._add(ids, lines)
-        known = self._look_up(ids)
-        kept = [number for number in range(len(ids)) if number not in known]
-        added = self._add([ids[number] for number in kept], [lines[number] for number in kept])
-        return known | {kept[number]: line for number, line in added.items()}
-
-    def _add(self, ids: Sequence[str], lines: Sequence[int]) -> dict[int, int]:
-        table, last = self._tables[-1], self._slots - 1
+        numbered = list(enumerate(map(hash, ids)))
+        if "" in ids:
+            numbered = [one for one in numbered if ids[one[0]]]
         known: dict[int, int] = {}
-        for number, one in enumerate(ids):
-            if not one:
-                continue
-            hashed = hash(one) & _HASH_MASK
+        for table in self._full:
+            known |= self._find(table, numbered)
+        if known:
+            numbered = [one for one in numbered if one[0] not in known]
+        return known | self._keep(numbered, lines)
+
+    def _keep(self, numbered: Sequence[tuple[int, int]], lines: Sequence[int]) -> dict[int, int]:
+        table, last = self._table, self._slots - 1
+        known: dict[int, int] = {}
+        for number, hashed in numbered:
             slot = hashed & last
-            entry = hashed & ~_LINE_MASK
+            wanted = hashed | _LINE
             while there := table[slot]:
-                if (there ^ entry) <= _LINE_MASK:
-                    known[number] = there & _LINE_MASK
+                if there | _LINE == wanted:
+                    known[number] = there & _LINE
                     break
                 slot = (slot + 1) & last
             else:
-                table[slot] = entry | min(lines[number], _LINE_MASK)
+                table[slot] = wanted ^ _LINE ^ min(lines[number], _LINE)
         return known
 
-    def _look_up(self, ids: Sequence[str]) -> dict[int, int]:
-        known: dict[int, int] = {}
+    def _find(self, table: array[int], numbered: Sequence[tuple[int, int]]) -> dict[int, int]:
         last = self._slots - 1
-        for table in self._tables[:-1]:
-            for number, one in enumerate(ids):
-                if not one:
-                    continue
-                hashed = hash(one) & _HASH_MASK
-                slot = hashed & last
-                entry = hashed & ~_LINE_MASK
-                while there := table[slot]:
-                    if (there ^ entry) <= _LINE_MASK:
-                        known[number] = there & _LINE_MASK
-                        break
-                    slot = (slot + 1) & last
+        known: dict[int, int] = {}
+        for number, hashed in numbered:
+            slot = hashed & last
+            while there := table[slot]:
+                if there | _LINE == hashed | _LINE:
+                    known[number] = there & _LINE
+                    break
+                slot = (slot + 1) & last
         return known
