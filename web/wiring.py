@@ -13,10 +13,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import connectors
 import webhooks
 from connectors.base import Connector
-from connectors.config import absolute_paths, check_references, problems, resolve_secrets
+from connectors.config import (
+    Input,
+    absolute_paths,
+    check_references,
+    config_fields,
+    problems,
+    resolve_secrets,
+)
 from core.clock import Clock
 from core.errors import BoucleError, Invalid, NotFound
 from core.events import Event
@@ -147,7 +156,8 @@ class Catalogue:
         """What is wrong with the settings; what a secret's reference leads to is not looked at here."""
         model = connectors.load(kind).config_class
         found = [_found(problem, tuple(model.model_fields)) for problem in check_references(config, model)]
-        wrong = {problem.path[0] for problem in found}
+        found += _mistaken_switches(config, model)
+        wrong = {one.path[0] for one in found}
         try:
             model.model_validate(self.at_home(kind, config, folder))
         except ValueError as error:
@@ -166,6 +176,16 @@ class Catalogue:
             return connectors.build(kind, config).reaches_outside()
         except BoucleError:
             return True  # nobody knows where it would go
+
+
+def _mistaken_switches(config: Mapping[str, Any], model: type[BaseModel]) -> list[Found]:
+    """`port = true` would be read as port 1."""
+    switches = {one.name for one in config_fields(model) if one.input is Input.SWITCH}
+    return [
+        Found((name,), f"must not be {str(value).lower()}: it is no switch")
+        for name, value in config.items()
+        if isinstance(value, bool) and name in model.model_fields and name not in switches
+    ]
 
 
 def _found(problem: Any, known: Sequence[str]) -> Found:

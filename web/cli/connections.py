@@ -84,8 +84,9 @@ def _print_check(document: dict[str, Any]) -> None:
 
 @command("schema")
 @click.argument("kind")
-def schema(kind: str) -> None:
-    """Print the JSON Schema of the settings of a kind of connection."""
+@json_option
+def schema(kind: str, as_json: bool) -> None:
+    """Print the JSON Schema of the settings of a kind of connection: a JSON document with or without --json."""
     if kind not in connectors.kinds():
         raise click.UsageError(f"there is no kind {kind}; kinds: {', '.join(connectors.kinds())}")
     print_json(json_schema(connectors.load(kind).config_class))

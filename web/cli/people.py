@@ -1,4 +1,4 @@
-"""`flask people` and `flask responses`: what concerns one person."""
+"""`flask people`: what concerns one person."""
 
 from __future__ import annotations
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
 from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, render_template
+from flask import Blueprint, Response, abort, current_app, render_template, request
 
+from core.clock import Clock
 from core.errors import BoucleError
 from core.jobs.context import Context
 from web.home.language import texts
 from web.home.page import FILE_FIELDS, Page, gather, read_mail
+from web.metrics import LATE_SECONDS
 from web.security import is_local
 
 #: A mail is somebody else's HTML: no script, no form, nothing from elsewhere; links open in a tab of their own.
@@ -32,10 +38,16 @@ def start() -> str:
 
 
 @blueprint.get("/home/live")
-def live() -> str:
-    """The parts of the start page that change, for its own refresh."""
+def live() -> Response:
+    """The parts of the start page that change, for its own refresh; nothing where they are as the page shows them.
+
+    A part that is put in anew loses its place in a scrolled list, so it is done only when there is something to see.
+    """
     _only_here()
-    return render_template("home/live.html", **_values())
+    values = _values()
+    if request.args.get("shown") == values["shown"]:
+        return Response(status=204)
+    return Response(render_template("home/live.html", **values), mimetype="text/html")
 
 
 @blueprint.get("/home/mails/<connection>/<letter_id>")
@@ -73,15 +85,41 @@ def _opening_elsewhere(html: str) -> str:
 
 
 def _values() -> dict[str, Any]:
-    page = gather(_context())
-    settings = current_app.config["BOUCLE"]
-    return {
-        "t": texts(),
+    context, settings = _context(), current_app.config["BOUCLE"]
+    page, t = gather(context), texts()
+    values = {
+        "t": t,
         "page": page,
         "settings": settings,
         "next": next_step(page, settings.embedded_worker),
+        "worker": worker_text(page.sweep_age, settings.embedded_worker, t),
         "file_fields": FILE_FIELDS,
+        # mails are dated by the system, whatever BOUCLE_CLOCK_OFFSET says
+        "ago": partial(ago, t, Clock().now()),
     }
+    return {**values, "shown": _digest(render_template("home/live.html", **values, shown=""))}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def worker_text(sweep_age: float | None, has_worker: bool, t: Mapping[str, str]) -> str:
+    """What the worker does; its age only where that is worth a thought."""
+    if not has_worker:
+        return t["worker_off"]
+    if sweep_age is None:
+        return t["worker_starting"]
+    return t["worker_on"] if sweep_age <= LATE_SECONDS else t["worker_late"].format(seconds=round(sweep_age))
+
+
+def ago(t: Mapping[str, str], now: datetime, moment: datetime) -> str:
+    """How long ago something was, in the coarsest unit that tells it."""
+    seconds = max(0.0, (now - moment).total_seconds())
+    for unit, length in (("ago_days", 86400), ("ago_hours", 3600), ("ago_minutes", 60)):
+        if seconds >= length:
+            return t[unit].format(count=int(seconds // length))
+    return t["ago_now"]
 
 
 def next_step(page: Page, has_worker: bool) -> tuple[str, str]:
