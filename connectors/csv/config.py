@@ -54,9 +54,10 @@ class CsvConfig(ConnectorConfig):
         try:
             name = codecs.lookup(encoding).name
             like_ascii = _ASCII.decode(name) == _ASCII.decode("ascii")
+            several_bytes = len("あ".encode(name, "replace")) > 1  # a delimiter might be half of a character
         except (LookupError, UnicodeError, AttributeError, TypeError, ValueError):
             raise ValueError("is no encoding of text known here; use utf-8 or cp1252") from None
-        if not like_ascii:
+        if not like_ascii or (several_bytes and name not in ("utf-8", "utf-8-sig")):
             raise ValueError("is not supported: save the file as UTF-8")
         return "utf-8" if name == "utf-8-sig" else name
 

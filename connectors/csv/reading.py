@@ -202,7 +202,7 @@ class _Meanings(dict[str, "date | bool | str | None"]):
 
 
 FIELDS = len(PERSON_FIELDS)
-_strip = str.strip
+_DOUBLE = "each customer needs an id of their own"
 
 
 class ContactMaker:
@@ -235,60 +235,70 @@ class ContactMaker:
             ids = [one.lower() for one in ids]
         known = seen.add(ids, [line for line, _ in rows])
         wrong = [(records.lines[position], problem) for position, problem in records.problems.items()]
-        contact, add = self._contact, contacts.append
-        for number, (line, cells) in enumerate(rows):
-            if number in known:
-                wrong.append((line, f'has the id "{_short(ids[number])}" of line {known[number]}: each needs its own'))
-                continue
-            made = contact(ids[number], cells, line)
-            if made is not None:
-                add(made)
-            elif problem := self._complaint(ids[number], [cell.strip() for cell in cells]):
-                wrong.append((line, problem))
-        bad.extend(BadRecord(f"line {line}", reason) for line, reason in sorted(wrong))
+        for number, made in enumerate(self._contacts(ids, rows)):
+            if made is None:
+                wrong.append((rows[number][0], self._complaint(ids[number], rows[number][1])))
+            elif number in known:
+                wrong.append((made.line, f'has the id "{_short(ids[number])}" of line {known[number]}: {_DOUBLE}'))
+            else:
+                contacts.append(made)
+        bad.extend(BadRecord(f"line {line}", reason) for line, reason in sorted(wrong) if reason)
 
-    def _contact(self, external_id: str, cells: list[str], line: int) -> Contact | None:
-        """The contact of a row; None if something is wrong with it."""
-        cells.append("")  # where the index -1 of a missing column leads
-        values = [*map(_strip, self._pick(cells))]
-        (_, email, first_name, last_name, company, language, country, time_zone, phone, owner, since, opted_out,
-         surveyed, hold) = values[:FIELDS]  # fmt: skip
-        day = self._days[since] if since else None
-        out = self._yes[opted_out] if opted_out else False
-        if not external_id or (since and day is None) or out is None or (hold and self._holds[hold] is None):
-            return None
-        said = "\x1f".join(values)
-        nps: dict[str, str] = {}
-        if self._nps:
-            nps = {name: cell for name, index in self._nps if (cell := cells[index].strip())}
-            said = f"{said}\x1e{nps}" if nps else said
-            if "nps_comment" in nps:
-                nps["nps_comment"] = without_guard(nps["nps_comment"])
-        digest = self._empty.copy()
-        digest.update(said.encode())
-        return Contact(
-            external_id,
-            email or None,
-            first_name or None,
-            last_name or None,
-            company or None,
-            self._languages[language] if language else None,  # type: ignore[arg-type]
-            country or None,
-            time_zone or None,
-            phone or None,
-            owner or None,
-            day,  # type: ignore[arg-type]
-            out,  # type: ignore[arg-type]
-            surveyed or None,
-            hold or None,
-            {name: values[index] for name, index in self._attributes},
-            nps,
-            None,
-            digest.digest(),
-            line,
-        )
+    def _contacts(self, ids: list[str], rows: list[tuple[int, list[str]]]) -> Iterator[Contact | None]:
+        """The contact of each row; None if something is wrong with it. One long loop: calls cost more than the work."""
+        pick, strip, attribute_columns, nps_columns = self._pick, str.strip, self._attributes, self._nps
+        days, yes, languages, holds, empty = self._days, self._yes, self._languages, self._holds, self._empty
+        for external_id, (line, cells) in zip(ids, rows, strict=True):
+            cells.append("")  # where the index -1 of a missing column leads
+            values = [*map(strip, pick(cells))]
+            (_, email, first_name, last_name, company, language, country, time_zone, phone, owner, since, opted_out,
+             surveyed, hold, *_) = values  # fmt: skip
+            day = days[since] if since else None
+            out = yes[opted_out] if opted_out else False
+            if not external_id or (since and day is None) or out is None or (hold and holds[hold] is None):
+                yield None
+                continue
+            attributes: dict[str, str] = {}
+            for name, index in attribute_columns:
+                attributes[name] = values[index]
+            said = "\x1f".join(values)
+            nps: dict[str, str] = {}
+            if nps_columns:
+                nps = self._nps_of(cells)
+                said = f"{said}\x1e{nps}" if nps else said
+            digest = empty.copy()
+            digest.update(said.encode())
+            yield Contact(
+                external_id,
+                email or None,
+                first_name or None,
+                last_name or None,
+                company or None,
+                languages[language] if language else None,  # type: ignore[arg-type]
+                country or None,
+                time_zone or None,
+                phone or None,
+                owner or None,
+                day,  # type: ignore[arg-type]
+                out,  # type: ignore[arg-type]
+                surveyed or None,
+                hold or None,
+                attributes,
+                nps,
+                None,
+                digest.digest(),
+                line,
+            )
+
+    def _nps_of(self, cells: list[str]) -> dict[str, str]:
+        nps = {name: cell for name, index in self._nps if (cell := cells[index].strip())}
+        if "nps_comment" in nps:
+            nps["nps_comment"] = without_guard(nps["nps_comment"])
+        return nps
 
     def _complaint(self, external_id: str, cells: list[str]) -> str:
+        """What is wrong with a row; nothing for a row of empty cells."""
+        cells = [cell.strip() for cell in cells]
         if not any(cells):
             return ""
         if not external_id:
