@@ -114,7 +114,7 @@ def _add_mails(context: Context, page: Page, rows: list[ConnectionRow]) -> None:
 
 
 def _add_file(context: Context, page: Page, rows: list[ConnectionRow]) -> None:
-    """The first source of this machine: its first page of contacts, those with an answer first."""
+    """The first source of this machine that can be read: its first contacts, those with an answer first."""
     for row in rows:
         if "ContactSource" not in capabilities(load(row.kind)):
             continue
@@ -122,12 +122,12 @@ def _add_file(context: Context, page: Page, rows: list[ConnectionRow]) -> None:
             connector = context.opener.open(row.name)
             if connector.reaches_outside():
                 continue
+            page.file_name = str(row.config.get("path", row.name)).rpartition("/")[2]
             first = next(iter(connector.read_contacts(Bookmark())), None)
         except BoucleError:
             continue
         contacts = [item for item in first.items if isinstance(item, Contact)] if first else []
         contacts.sort(key=lambda one: (not one.nps.get("nps_score"), not one.nps.get("nps_last_surveyed_at")))
-        page.file_name = str(row.config.get("path", row.name)).rpartition("/")[2]
         page.file_rows = [_file_row(one) for one in contacts[:ROWS]]
         return
 
