@@ -1,14 +1,19 @@
-"""What an answer is, and whether a person gave it: the verdict rules. Pure.
+"""What an answer is, how it is cleaned, and whether a person gave it: the verdict rules. Pure.
 
-Weak signals are stored and never decide; a strong one makes an answer suspect (vendors' link scanners open and sometimes
-submit what they find in a mail).
+Weak signals are stored and never decide; a strong one makes an answer suspect (vendors' link scanners open and
+sometimes submit what they find in a mail).
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+#: A comment is cut at this many characters: some two pages, and what every CRM's text field can hold in part.
+MOST_COMMENT = 5_000
 
 
 class Verdict(StrEnum):
@@ -43,10 +48,58 @@ def verdict(signals: Iterable[Signal]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What somebody answered, cleaned. `question` is the follow-up question as shown to them."""
+    """What somebody answered, cleaned. `question` is the follow-up question as shown to them.
+
+    `comment`: None says nothing about it (one that was given before stays), "" takes it back. `forwarded`: the
+    respondent said that the mail was meant for somebody else.
+    """
 
     score: int
     comment: str | None
     language: str
     question: str | None = None
     signals: tuple[Signal, ...] = ()
+    forwarded: bool = False
+
+
+_SCORES = {str(score): score for score in range(11)}
+
+
+def parse_score(text: str | None) -> int | None:
+    """0 to 10, written exactly "0" .. "10"; None for anything else (` 9`, `09`, `11`, `９`)."""
+    return _SCORES.get(text or "")
+
+
+def clean_comment(text: str | None) -> str | None:
+    """A comment as it is kept, None if nothing is left.
+
+    Line ends become newlines, control characters other than newline and tab go (a NUL would stop PostgreSQL, an
+    escape would speak to a terminal), likewise halves of surrogate pairs and the characters that turn the direction
+    of other people's text; it is trimmed and cut at MOST_COMMENT.
+    """
+    if not text:
+        return None
+    # more than enough to cut from, so that a megabyte costs nothing
+    kept = text[: 4 * MOST_COMMENT].replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n")
+    kept = "".join(char for char in kept if char in "\n\t" or not _is_unwanted(char)).strip()
+    return kept[:MOST_COMMENT].rstrip() or None
+
+
+#: Marks that override or isolate direction; plain left-to-right and right-to-left marks are part of good spelling.
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def _is_unwanted(char: str) -> bool:
+    return char in _TURNS or unicodedata.category(char) in ("Cc", "Cs")
+
+
+_BOT_AGENT = re.compile(
+    r"bot\b|bot/|crawl|spider|scan|preview|prefetch|headless|monitor|curl|wget|python|java/|go-http|okhttp|libwww"
+    r"|facebookexternalhit|whatsapp|slack|skype|teams|barracuda|mimecast|proofpoint|urldefense|safelinks",
+    re.IGNORECASE,
+)
+
+
+def is_bot_agent(agent: str) -> bool:
+    """Whether a browser name says of itself that it is a machine: the honest ones do. A weak signal."""
+    return bool(_BOT_AGENT.search(agent))

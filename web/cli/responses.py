@@ -47,7 +47,7 @@ def release(response_id: int) -> None:
     """Let a suspect answer count: a human has looked at it."""
     built = context()
     with built.store.write() as tx:
-        release_response(tx, response_id)
+        release_response(tx, response_id, built.clock.now_ms())
         audit.note(tx, "cli", "responses.release", str(response_id), {}, built.clock.now_ms())
     click.echo(f"answer {response_id} counts now")
 
