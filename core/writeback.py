@@ -82,13 +82,13 @@ def update_for(ledger: Ledger, written: Written, shown: Shown, zone: tzinfo, now
     expected: Mapping[str, str] = {}
     date = written.last_surveyed_at
     if _goes_back(ledger, written):
-        expected = {LAST_SURVEYED: _stands_there(written, shown)}
+        expected = {LAST_SURVEYED: _stands_there(written, shown, zone)}
     if _date_follows(ledger, written, shown, zone):
         date = ledger.last_surveyed_at
-        fields[LAST_SURVEYED] = _moment(date)
-    fields.update(_answer_fields(ledger.answer, written))
+        fields[LAST_SURVEYED] = _moment(date, zone)
+    fields.update(_answer_fields(ledger.answer, written, zone))
     if ledger.may_be_asked_at is not None or MAY_BE_ASKED in written.fields:
-        fields[MAY_BE_ASKED] = _moment(ledger.may_be_asked_at)
+        fields[MAY_BE_ASKED] = _moment(ledger.may_be_asked_at, zone)
     filled = tuple(name for name, value in fields.items() if value is not None and name != LAST_SURVEYED)
     return Update(fields, expected, Written(now, date, filled))
 
@@ -116,24 +116,25 @@ def _read_since(written: Written, shown: Shown) -> bool:
     return written.at is None or (shown.read_at is not None and shown.read_at > written.at)
 
 
-def _stands_there(written: Written, shown: Shown) -> str:
+def _stands_there(written: Written, shown: Shown, zone: tzinfo) -> str:
     """What we believe the record shows, for a connector that can compare before it overwrites."""
     if _read_since(written, shown):
         return shown.last_surveyed_at or ""
-    date = _moment(written.last_surveyed_at)
+    date = _moment(written.last_surveyed_at, zone)
     return date.isoformat() if date else ""
 
 
-def _answer_fields(answer: Answer | None, written: Written) -> FieldValues:
+def _answer_fields(answer: Answer | None, written: Written, zone: tzinfo) -> FieldValues:
     if answer is None:
         return {name: None for name in ANSWER_FIELDS if name in written.fields}
     return {
         "nps_score": answer.score,
         "nps_category": category(answer.score).value,
         "nps_comment": answer.comment or None,
-        "nps_responded_at": from_ms(answer.answered_at),
+        "nps_responded_at": _moment(answer.answered_at, zone),
     }
 
 
-def _moment(ms: int | None) -> datetime | None:
-    return None if ms is None else from_ms(ms)
+def _moment(ms: int | None, zone: tzinfo) -> datetime | None:
+    """In the account's zone, so that a source that keeps dates alone writes the day it was there."""
+    return None if ms is None else from_ms(ms).astimezone(zone)
