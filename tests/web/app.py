@@ -1,0 +1,178 @@
+"""A whole Boucle in a folder of its own: settings by the environment, keys, database, customers, commands."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from core.clock import DAY
+from core.jobs.context import Context
+from web.app import create_app
+from web.settings import Settings, load
+from web.wiring import build_context, close_context, prepare_database
+
+#: Set and empty: a `.env` in the checkout must not reach the tests.
+UNSET = (
+    "BOUCLE_ALLOW_PRIVATE_ENDPOINTS",
+    "BOUCLE_BASE_URL",
+    "BOUCLE_CLOCK_OFFSET",
+    "BOUCLE_EMBEDDED_WORKER",
+    "BOUCLE_HEARTBEAT_URL",
+    "DATABASE_URL",
+    "PORT",
+)
+ROOT = Path(__file__).resolve().parent.parent.parent
+KEY = "k1:" + base64.b64encode(bytes(range(32))).decode()
+
+WORKSPACE = """\
+[workspace]
+name = "Acme"
+
+[connections.crm]
+kind = "csv"
+config = { path = "customers.csv" }
+
+[connections.mail]
+kind = "mailbox"
+config = { path = "mailbox", sender = "Acme <hello@acme.example>" }
+
+[campaigns.relationship]
+source = "crm"
+sender = "mail"
+write_back = ["crm"]
+every_days = 90
+"""
+
+CUSTOMERS = """\
+id,first_name,last_name,email,language,opted_out
+1,Ada,Promoter,ada@acme.example,en,
+2,Bo,Passive,bo@bolt.example,fr,
+3,Cleo,Detractor,cleo@corp.example,en,
+4,Dot,Unsubscribed,dot@dash.example,en,yes
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout; fails where there is anything else."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@dataclass(slots=True)
+class Installation:
+    """`flask(...)` runs a command in this process, `process(...)` in one of its own."""
+
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        own = {"BOUCLE_INSTANCE": str(self.folder / "instance"), "BOUCLE_SECRET_KEYS": KEY}
+        self.environ = {**dict.fromkeys(UNSET, ""), **own, **self.environ}
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.environ, self.folder / "no.env")
+
+    def write(self, workspace: str = WORKSPACE, customers: str = CUSTOMERS) -> Path:
+        """The workspace file, beside its customers."""
+        (self.folder / "customers.csv").write_text(customers, encoding="utf-8")
+        path = self.folder / "workspace.toml"
+        path.write_text(textwrap.dedent(workspace), encoding="utf-8")
+        return path
+
+    def set_up(self, workspace: str = WORKSPACE, customers: str = CUSTOMERS) -> Installation:
+        """Migrated, with a workspace applied."""
+        prepare_database(self.settings)
+        path = self.write(workspace, customers)
+        done = self.flask("apply", str(path))
+        assert done.code == 0, done.err
+        return self
+
+    def moved(self, days: float) -> Installation:
+        """The same, seen with the clock moved on."""
+        return Installation(self.folder, {**self.environ, "BOUCLE_CLOCK_OFFSET": str(days * DAY.total_seconds())})
+
+    @contextmanager
+    def context(self) -> Iterator[Context]:
+        """The world of the jobs."""
+        built = build_context(self.settings)
+        try:
+            yield built
+        finally:
+            close_context(built)
+
+    def app(self) -> Flask:
+        """The application under a server, without its worker."""
+        return create_app(self.settings)
+
+    def flask(self, *arguments: str) -> Said:
+        """A command in this process: quick, for everything that does not depend on starting one."""
+        with _environment({**self.environ, "FLASK_RUN_FROM_CLI": "true"}), _signals():
+            result = create_app().test_cli_runner().invoke(args=list(arguments), prog_name="flask")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+    def process(self, *arguments: str, timeout: float = 60) -> Said:
+        """`flask ...` as an operator starts it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=self.folder,
+            env=self.process_environ(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def process_environ(self) -> dict[str, str]:
+        """The environment of a process of its own."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "FLASK_"))}
+        return {**inherited, **self.environ, "FLASK_APP": f"{ROOT / 'wsgi.py'}:app", "FLASK_SKIP_DOTENV": "1"}
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Commands set handlers of their own; the tests keep theirs."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
