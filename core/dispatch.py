@@ -52,6 +52,7 @@ class Message:
     hold_until: int | None
     suppressed: bool
     incident: bool
+    trial: bool = False  # to a test recipient, while the workspace is not live: counts for nobody
 
     @property
     def is_reminder(self) -> bool:
@@ -95,6 +96,8 @@ class Never:
 
 def may_leave(message: Message, campaign: Campaign, workspace: Workspace, now: int) -> Leave | Wait | Never:
     """Every rule that may have changed since the message was decided on. The claim itself takes the 24 h floor."""
+    if message.trial:
+        return _may_leave_as_trial(message, workspace, now)
     refused = _outlived(message, now) or _unwanted(message, workspace, now)
     if refused is not None:
         # a reminder's outcome never moves its touch
@@ -141,9 +144,26 @@ def _unwanted(message: Message, workspace: Workspace, now: int) -> Never | None:
         return Never(cancelled, "an incident is open")
     if message.hold_until is not None and message.hold_until > now:
         return Never(cancelled, "on hold")
-    if not workspace.live and message.email.casefold() not in {to.casefold() for to in workspace.test_recipients}:
-        return Never(cancelled, "the workspace is not live and this is no test recipient")
+    if not workspace.live:
+        return Never(cancelled, "the workspace is not live")
     return None
+
+
+def _may_leave_as_trial(message: Message, workspace: Workspace, now: int) -> Leave | Wait | Never:
+    """At once and whatever the hour, but only while the workspace is not live and names the recipient."""
+    cancelled = ReturnReason.CANCELLED
+    refused = _outlived(message, now)
+    if refused is not None:
+        return refused
+    if message.campaign_state in ("stopped", "removed"):
+        return Never(cancelled, "the campaign was stopped")
+    if workspace.live:
+        return Never(cancelled, "the workspace is live by now")
+    if (message.email or "").casefold() not in {to.casefold() for to in workspace.test_recipients}:
+        return Never(cancelled, "this is no test recipient any more")
+    if message.campaign_state != "active":
+        return Wait(None, f"the campaign is {message.campaign_state}")
+    return Leave(zone_now(workspace.zone, None, now).local_date)
 
 
 def retry_at(attempts: int, retry_after: float | None, now: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from core.clock import DAY_MS, MINUTE_MS, from_ms
 from core.frequency import limits
+from core.jobs import try_out
 from core.jobs.context import Context, JobReport
 from core.storage import pacing, planning, reservation
 from core.storage import waves as wave_rows
@@ -51,7 +52,9 @@ def run(context: Context, *, due_only: bool = False) -> JobReport:
         workspace = read_workspace(tx)
         rows = read_campaigns(tx)
         connections = {connection.name: connection for connection in read_connections(tx)}
-    if workspace is not None and workspace.live:
+    if workspace is not None and not workspace.live:
+        report.done += try_out.run(context, workspace, rows, connections)
+    elif workspace is not None:
         # competing campaigns are planned in the order of their priority
         for row in sorted(rows, key=lambda row: (-row.settings.priority, row.created_at, row.id)):
             report.done += _plan_campaign(context, workspace, row, connections, due_only)

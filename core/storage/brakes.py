@@ -34,6 +34,7 @@ def last_sends(tx: Connection, campaign_id: int, since: int, limit: int) -> Reco
         select(touches.c.state, touches.c.reason, complained)
         .where(
             touches.c.campaign_id == campaign_id,
+            touches.c.source == "boucle",
             touches.c.reserved_at > since,
             or_(
                 touches.c.state.in_(_LEFT),

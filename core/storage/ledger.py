@@ -18,6 +18,7 @@ def reserved_since(tx: Connection, campaign_id: int, since: int) -> int:
             .select_from(touches)
             .where(
                 touches.c.campaign_id == campaign_id,
+                touches.c.source == "boucle",
                 touches.c.reserved_at >= since,
                 touches.c.state != TouchState.RETURNED,
             )
@@ -69,7 +70,7 @@ def answer_history(tx: Connection, campaign_id: int) -> tuple[int, int]:
         key: value
         for key, value in tx.execute(
             select(touches.c.state, func.count())
-            .where(touches.c.campaign_id == campaign_id, touches.c.state.in_(ended))
+            .where(touches.c.campaign_id == campaign_id, touches.c.source == "boucle", touches.c.state.in_(ended))
             .group_by(touches.c.state)
         )
     }

@@ -107,6 +107,7 @@ def _left_today(tx: Connection, quota: Quota) -> int | None:
             .select_from(touches)
             .where(
                 touches.c.campaign_id == quota.campaign_id,
+                touches.c.source == "boucle",
                 touches.c.reserved_at >= quota.day_began_at,
                 touches.c.state != TouchState.RETURNED,
             )

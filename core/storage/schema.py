@@ -272,7 +272,7 @@ touches = Table(
     Column("campaign_id", Id, ForeignKey("campaigns.id")),  # None: asked by another tool
     Column("wave_id", Id, ForeignKey("waves.id")),
     Column("type", Text, nullable=False, server_default="nps"),
-    Column("source", Text, nullable=False, server_default="boucle"),  # boucle | outside
+    Column("source", Text, nullable=False, server_default="boucle"),  # boucle | outside | test (counts for nobody)
     Column("origin", Text, nullable=False, server_default=""),  # outside: which connection, or who said so
     Column("state", Text, nullable=False),
     Column("address_hash", LargeBinary),

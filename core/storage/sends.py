@@ -25,6 +25,7 @@ from core.storage.schema import (
     survey_links,
     touches,
 )
+from core.storage.trials import SOURCE as TRIAL
 from core.touches import TouchState
 
 FLOOR_MS = DAY_MS  # the last message of any kind from us: fixed, cannot be switched off
@@ -55,6 +56,8 @@ def _facts_of(row: Row[Any]) -> Message:
     values = dict(row._mapping)
     values["touch_state"] = TouchState(values["touch_state"])
     values["payload"] = values["payload"] or {}
+    if values["trial"]:  # there is no record: whom it goes to stands in the message itself
+        values |= {"gone": False, **values["payload"].get("to", {})}
     return Message(**values)
 
 
@@ -77,7 +80,7 @@ def _facts() -> Select[Any]:
         "company": companies.c.name, "language": i.language, "time_zone": i.time_zone,
         "gone": or_(i.id.is_(null()), i.gone_at.is_not(null())),
         "opted_out": or_(p.opted_out_at.is_not(null()), func.coalesce(p.source_opted_out, false())),
-        "hold_until": p.hold_until, "suppressed": suppressed, "incident": incident,
+        "hold_until": p.hold_until, "suppressed": suppressed, "incident": incident, "trial": t.source == TRIAL,
     }  # fmt: skip
     return (
         select(*(column.label(name) for name, column in columns.items()))

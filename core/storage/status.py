@@ -117,7 +117,7 @@ def campaign_numbers(tx: Connection) -> list[CampaignNumbers]:
     per_campaign: dict[int, dict[str, int]] = {}
     rows = tx.execute(
         select(touches.c.campaign_id, touches.c.state, func.count())
-        .where(touches.c.campaign_id.is_not(null()))
+        .where(touches.c.campaign_id.is_not(null()), touches.c.source == "boucle")
         .group_by(touches.c.campaign_id, touches.c.state)
     )
     for campaign_id, state, number in rows:
