@@ -6,10 +6,14 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,3 +180,50 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+# --- a service of its own -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(site: Installation) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """gunicorn as `./run` starts it, worker included; (its address, the process)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ("--no-control-socket", "--workers", "1", "--threads", "8", "--log-level", "warning")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", *options, "--chdir", str(ROOT), "--bind", f"127.0.0.1:{port}", "wsgi:app"],
+        cwd=site.folder,
+        env={**site.process_environ(), "BOUCLE_EMBEDDED_WORKER": "1", "PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=40)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 40) -> None:
+    """Fails when the condition does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"did not come true within {seconds:g} s")
+
+
+def answer_of(url: str) -> tuple[int, str]:
+    """(status, text); status 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
