@@ -37,7 +37,7 @@ def add_company(tx: Connection, name: str) -> int:
 
 def add_person(tx: Connection, connection_id: int = 1, email: str | None = "", **values: Any) -> tuple[int, int]:
     """A person with one record; returns (person id, identity id). `email=None` for none."""
-    person = {
+    person: dict[str, Any] = {
         name: values.pop(name)
         for name in ("opted_out_at", "source_opted_out", "hold_until", "quarantine_until")
         if name in values

@@ -163,7 +163,7 @@ class Pump:
 
     def _refill(self, tx: Transaction) -> None:
         self._queue.extend(sends.due_sends(tx, self.outlet.connection.id, self._due_at))
-        self._workspace = settings.read_workspace(tx)
+        self._workspace = settings.applied_workspace(tx)
         self._campaigns = {row.id: row.settings for row in settings.read_campaigns(tx)}
         self._recorder.targets = deliveries.write_back_targets(tx)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
-
 from core.clock import from_ms, to_ms
-from core.errors import Invalid, NotFound
+from core.errors import Invalid
 from core.forecast import expected_margin
 from core.jobs.context import Context
 from core.jobs.plan_waves import decide, prepare, sources_read
+from core.storage import waves as wave_rows
 from core.storage.ledger import answer_history, first_wave_left
-from core.storage.planning import decided
-from core.storage.schema import identities
-from core.storage.settings import campaign_named, read_connections, read_workspace
+from core.storage.settings import applied_workspace, campaign_named, read_connections
 from core.waves import wave_at
 
 
@@ -27,9 +24,7 @@ def preview(context: Context, name: str, at: datetime | None = None, limit: int 
     """
     now = context.clock.now_ms() if at is None else to_ms(at)
     with context.store.session() as session, session.read() as tx:
-        workspace = read_workspace(tx)
-        if workspace is None:
-            raise NotFound("there is no workspace yet: apply a workspace file first")
+        workspace = applied_workspace(tx)
         row = campaign_named(tx, name)
         connections = {connection.name: connection for connection in read_connections(tx)}
         if row.settings.sender not in connections:
@@ -62,34 +57,15 @@ def preview(context: Context, name: str, at: datetime | None = None, limit: int 
                 "asked": counted["asked"],
                 "not_asked": {rule: n for rule, n in sorted(counted.items()) if rule != "asked"},
             },
-            "asked": _asked(tx, limit),
-            "not_asked": _not_asked(tx, limit),
+            "asked": [{"person": one.person_id, "email": one.email} for one in wave_rows.asked(tx, limit)],
+            "not_asked": [
+                {"person": one.person_id, "email": one.email, "rule": one.rule, "until": _iso(one.until)}
+                for one in wave_rows.not_asked(tx, limit)
+            ],
             "expected_answers": expected,
             "expected_margin": expected_margin(expected, population),
             "held_back": held_back,
         }
-
-
-def _asked(tx: Connection, limit: int | None) -> list[dict[str, Any]]:
-    rows = tx.execute(
-        select(decided.c.person_id, identities.c.email)
-        .join(identities, identities.c.id == decided.c.identity_id)
-        .where(decided.c.rule.is_(None))
-        .order_by(decided.c.person_id)
-        .limit(limit)
-    )
-    return [{"person": person, "email": email} for person, email in rows]
-
-
-def _not_asked(tx: Connection, limit: int | None) -> list[dict[str, Any]]:
-    rows = tx.execute(
-        select(decided.c.person_id, identities.c.email, decided.c.rule, decided.c.until)
-        .join(identities, identities.c.id == decided.c.identity_id)
-        .where(decided.c.rule.is_not(None))
-        .order_by(decided.c.person_id)
-        .limit(limit)
-    )
-    return [{"person": p, "email": email, "rule": rule, "until": _iso(until)} for p, email, rule, until in rows]
 
 
 def _iso(ms: int | None) -> str | None:

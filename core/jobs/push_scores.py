@@ -82,7 +82,7 @@ class Pusher:
         with self.context.store.write() as tx:
             for left in deliveries.stranded(tx, connection.id, "write_back", now):
                 deliveries.put_back(tx, left.id, left.fence, self._due_at)
-            self._workspace = settings.read_workspace(tx)
+            self._workspace = settings.applied_workspace(tx)
             self._rules = _rules(self._workspace, settings.read_campaigns(tx), connection.name)
 
     def _may_go_on(self) -> bool:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection
-
 from core.clock import from_ms
 from core.errors import NotFound
 from core.frequency import CLOCKS, Facts, Limits, clocks, decide, limits
 from core.jobs.context import Context
 from core.storage.people import find_people
 from core.storage.people_facts import TouchRow, load_facts, record_rows, touch_rows
-from core.storage.settings import CampaignRow, read_campaigns, read_connections, read_workspace
+from core.storage.settings import CampaignRow, applied_workspace, read_campaigns, read_connections
+from core.storage.store import Transaction
 from core.waves import quiet_until
 from core.workspace import Campaign, Workspace
 
@@ -28,13 +27,10 @@ def explain(context: Context, address: str) -> dict[str, Any]:
         found = find_people(tx, context.pepper, address)
         if not found:
             raise NotFound(f"nobody with the address {address} is known; is the source synced? See `connections list`")
-        workspace = read_workspace(tx)
-        if workspace is None:
-            raise NotFound("there is no workspace yet: apply a workspace file first")
-        return {**_person(tx, workspace, found[0], now), "others": len(found) - 1}
+        return {**_person(tx, applied_workspace(tx), found[0], now), "others": len(found) - 1}
 
 
-def _person(tx: Connection, workspace: Workspace, person_id: int, now: int) -> dict[str, Any]:
+def _person(tx: Transaction, workspace: Workspace, person_id: int, now: int) -> dict[str, Any]:
     records = record_rows(tx, person_id)
     rows = [row for row in read_campaigns(tx) if row.state != "removed"]
     entries = _entries(tx, workspace, rows, person_id, records, now)
@@ -70,7 +66,7 @@ def _free_at(blocking: list[dict[str, Any]], now: int) -> str | None:
 
 
 def _entries(
-    tx: Connection, workspace: Workspace, rows: list[CampaignRow], person_id: int, records: list[Any], now: int
+    tx: Transaction, workspace: Workspace, rows: list[CampaignRow], person_id: int, records: list[Any], now: int
 ) -> list[dict[str, Any]]:
     """Every rule that has something to say on this person, whatever the campaign, and `same_survey` per campaign."""
     identity = _record_asked(tx, None, records)
@@ -112,7 +108,7 @@ def _entry(rule: str, last_at: int | None, free_at: int | None, blocks: bool) ->
 
 
 def _decisions(
-    tx: Connection, workspace: Workspace, rows: list[CampaignRow], person_id: int, records: list[Any], now: int
+    tx: Transaction, workspace: Workspace, rows: list[CampaignRow], person_id: int, records: list[Any], now: int
 ) -> list[dict[str, Any]]:
     """Per campaign: what it would say of this person now, before company share, limits and hours."""
     decided = []
@@ -132,7 +128,7 @@ def _decisions(
     return decided
 
 
-def _record_asked(tx: Connection, sources: list[int] | None, records: list[Any]) -> Any:
+def _record_asked(tx: Transaction, sources: list[int] | None, records: list[Any]) -> Any:
     live = [record for record in records if record.gone_at is None] or records
     if sources is None:
         return min(live, key=lambda record: (record.address_hash is None, not record.is_primary, record.id)).id

@@ -52,7 +52,7 @@ class TouchRow:
 def touch_rows(tx: Connection, person_id: int) -> list[TouchRow]:
     """Every touch of a person, the latest first."""
     t = touches.c
-    rows = tx.execute(
+    rows: Any = tx.execute(
         select(
             campaigns.c.name, waves.c.number, t.source, t.origin, t.state, t.reserved_at, t.handed_over_at, t.asked_at,
             t.answered_at, t.declined_at, t.returned_at, t.reason, t.detail, campaigns.c.anonymous,
@@ -71,7 +71,7 @@ def record_rows(tx: Connection, person_id: int) -> list[Any]:
     i = identities.c
     return list(
         tx.execute(
-            select(i, connections.c.name.label("connection"), companies.c.name.label("company"))
+            select(*i, connections.c.name.label("connection"), companies.c.name.label("company"))
             .select_from(
                 identities.join(connections, connections.c.id == i.connection_id).outerjoin(
                     companies, companies.c.id == i.company_id

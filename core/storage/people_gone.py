@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, null, select, text, update
+from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, func, null, select, text, update
 
 from core.storage.people_clocks import strictest_free
 from core.storage.people_links import cancel_for_records, forget_people, settle_people, wipe_records
@@ -31,8 +31,8 @@ from core.storage.schema import (
 )
 from core.storage.touches import cancel_for_people
 
-PEOPLE = bindparam("people", expanding=True)
-RECORDS = bindparam("records", expanding=True)
+PEOPLE: BindParameter[int] = bindparam("people", expanding=True)
+RECORDS: BindParameter[int] = bindparam("records", expanding=True)
 MAY_VANISH = 0.2  # of the known records of a source in one full read; more looks like a broken export
 
 

@@ -38,7 +38,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from core.audience import Audience
-from core.clock import DAY_MS
 from core.frequency import CLOCKS, FLOOR_MS, RECENT_MS, YEAR_MS, Limits, Rule
 from core.storage.audience_sql import audience_clause
 from core.storage.schema import (

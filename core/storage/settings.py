@@ -56,6 +56,14 @@ def read_workspace(tx: Connection) -> Workspace | None:
     return None if config is None else _valid(Workspace, config, "the workspace")
 
 
+def applied_workspace(tx: Connection) -> Workspace:
+    """The workspace. Raises NotFound before the first apply."""
+    found = read_workspace(tx)
+    if found is None:
+        raise NotFound("there is no workspace yet: apply a workspace file first")
+    return found
+
+
 def read_campaigns(tx: Connection) -> list[CampaignRow]:
     """Every campaign there ever was, in the order they were made."""
     return [_campaign(row) for row in tx.execute(select(campaigns).order_by(campaigns.c.id))]

@@ -41,7 +41,7 @@ class LinkedTouch:
 
 def touch_for_link(tx: Connection, token: str) -> LinkedTouch | None:
     """The touch whose link carries `token`, or None. The token itself is stored nowhere."""
-    row = tx.execute(
+    row: Any = tx.execute(
         select(
             touches.c.id, touches.c.public_id, touches.c.state, touches.c.campaign_id, touches.c.wave_id,
             touches.c.person_id, touches.c.identity_id, touches.c.type, touches.c.asked_at,

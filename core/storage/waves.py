@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -25,7 +26,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from core.frequency import PACING, Rule
 from core.storage.planning import decided
-from core.storage.schema import decisions, waves
+from core.storage.schema import decisions, identities, waves
 from core.waves import WavePlan
 
 #: Decisions written per transaction: some 10 ms, so that no page waits for a plan.
@@ -61,6 +62,26 @@ def counts(tx: Connection) -> Counter[str]:
     """How many people the plan just made decided, by rule; "asked" are those it chose."""
     rows = tx.execute(select(decided.c.rule, func.count()).group_by(decided.c.rule))
     return Counter({rule or "asked": number for rule, number in rows})
+
+
+def asked(tx: Connection, limit: int | None = None) -> Sequence[Any]:
+    """Rows (person_id, email) of those the plan just made chose, by person."""
+    return _decided_people(tx, decided.c.rule.is_(null()), limit)
+
+
+def not_asked(tx: Connection, limit: int | None = None) -> Sequence[Any]:
+    """Rows (person_id, email, rule, until) of those the plan just made did not choose, by person."""
+    return _decided_people(tx, decided.c.rule.is_not(null()), limit)
+
+
+def _decided_people(tx: Connection, which: Any, limit: int | None) -> Sequence[Any]:
+    return tx.execute(
+        select(decided.c.person_id, identities.c.email, decided.c.rule, decided.c.until)
+        .join(identities, identities.c.id == decided.c.identity_id)
+        .where(which)
+        .order_by(decided.c.person_id)
+        .limit(limit)
+    ).all()
 
 
 def earliest_free(tx: Connection, after: int) -> int | None:

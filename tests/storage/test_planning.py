@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -92,7 +93,7 @@ rules = st.builds(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(people, min_size=1, max_size=6), rules, st.booleans())
 def test_the_planner_decides_as_the_rule_says(
-    store: Store, clock: FixedClock, persons: list[dict], quarantine: Quarantine, with_audience: bool
+    store: Store, clock: FixedClock, persons: list[dict[str, Any]], quarantine: Quarantine, with_audience: bool
 ) -> None:
     now = clock.now_ms()
     limit = limits(quarantine, CAMPAIGN, 1)
@@ -112,7 +113,7 @@ def test_the_planner_decides_as_the_rule_says(
             assert found[person_id] == (expected.rule, expected.until), facts
 
 
-def _store_person(tx: Connection, person: dict, now: int) -> tuple[int, int]:
+def _store_person(tx: Connection, person: dict[str, Any], now: int) -> tuple[int, int]:
     person_id, identity_id = add_person(
         tx,
         email=person["email"],
@@ -175,7 +176,7 @@ def test_a_company_is_asked_up_to_its_share(
         add_campaign(tx)
         company = add_company(tx, "Acme")
         for number in range(contacts):
-            person, identity = add_person(tx, company_id=company)
+            person, _ = add_person(tx, company_id=company)
             if number < already:
                 add_touch(tx, person, TouchState.HANDED_OVER, now - 20 * DAY_MS, company_id=company, source="outside")
         rules = list(paced(tx, scope(now)).values())
@@ -189,7 +190,7 @@ def test_company_share_counts_only_contacts_that_can_be_asked(store: Store, cloc
         add_campaign(tx)
         company = add_company(tx, "Acme")
         for number in range(15):
-            values: dict[str, object] = {}
+            values: dict[str, Any] = {}
             if number >= 9:
                 values = {"email": None} if number % 2 else {"opted_out_at": 1}
             add_person(tx, company_id=company, **values)

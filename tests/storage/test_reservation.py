@@ -26,7 +26,9 @@ PEOPLE, COMPANIES, DAY_LIMIT = 2000, 60, 700
 CAMPAIGN = Campaign(name="relationship", source=("crm",), sender="mail", every_days=90)
 
 
-def scope_and_quota(campaign_id: int, wave_id: int, now: int, daily_limit: int | None = DAY_LIMIT) -> tuple:
+def scope_and_quota(
+    campaign_id: int, wave_id: int, now: int, daily_limit: int | None = DAY_LIMIT
+) -> tuple[planning.Scope, reservation.Quota]:
     scope = planning.Scope(
         limits=limits(Quarantine(), CAMPAIGN, campaign_id),
         sources=[1],
