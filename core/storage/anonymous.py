@@ -8,8 +8,9 @@ nothing. So even the only answer of a wave, whose touch everybody can see, says 
 
 When a wave is over and FLOOR answers are in, they are opened together (`unseal_due`): rows under new random ids,
 without the hash of the token, all with the moment of the opening as their time. Who compares a dump of before with one
-of after learns no more. Of what is known of the respondents an answer then shows only what at least FLOOR answers opened with it
-share, and what is left out is left out of at least FLOOR as well, or of none. Fewer answers than that are never opened.
+of after learns no more. Of what is known of the respondents an answer then shows only what at least FLOOR answers
+opened with it share, and what is left out is left out of at least FLOOR as well, or of none. Fewer answers than FLOOR
+are never opened.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, null, or_, select, update
+from sqlalchemy import Connection, LargeBinary, delete, func, insert, null, or_, select, update
 
 from core.answers import STRONG, Given, Verdict, verdict
 from core.ids import random_rowid, token_hash
@@ -36,6 +37,8 @@ FLOOR = 5
 AT_ONCE = 500
 #: Lengths a sealed answer may have: the second only for long comments that hardly compress.
 SIZES = (4_096, 24_576)
+#: Bytes before the ciphertext that name the key.
+KEY_ID = 40
 #: Of the record asked: where it is, and at most so many further attributes that the campaign's audience names.
 MOST_ATTRIBUTES = 3
 
@@ -196,6 +199,13 @@ def _split(rows: Sequence[dict[str, str]], group: Sequence[int], name: str, floo
     return large + ([rest] if rest else [])
 
 
+#: Sealed answers have no time: so the index on campaign and time finds them.
+_SEALED = (
+    responses.c.campaign_id.in_(select(campaigns.c.id)),
+    responses.c.answered_at.is_(null()),
+    responses.c.sealed.is_not(null()),
+)
+
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
@@ -216,16 +226,11 @@ def _many(waiting: int) -> int:
 
 
 def _waiting(tx: Connection) -> list[tuple[int, int, int]]:
-    """(campaign, wave, sealed answers that count). Sealed answers have no time: an index finds them by that."""
+    """(campaign, wave, sealed answers that count)."""
     r = responses.c
     rows = tx.execute(
         select(r.campaign_id, r.wave_id, func.count())
-        .where(
-            r.campaign_id.in_(select(campaigns.c.id)),
-            r.answered_at.is_(null()),
-            r.sealed.is_not(null()),
-            r.verdict == Verdict.CONFIRMED,
-        )
+        .where(*_SEALED, r.verdict == Verdict.CONFIRMED)
         .group_by(r.campaign_id, r.wave_id)
         .order_by(r.campaign_id, r.wave_id)
     )
@@ -295,19 +300,26 @@ def _opened_row(one: Sealed, shown: dict[str, str], **fixed: Any) -> dict[str, A
 
 
 def _seal(keyring: Keyring, response_id: int, sealed: Sealed) -> bytes:
-    """key id, NUL, ciphertext. The plaintext is compressed and padded to one of SIZES."""
+    """The key's id in KEY_ID bytes, then the ciphertext. The plaintext is compressed and padded to one of SIZES."""
     packed = zlib.compress(json.dumps(asdict(sealed), ensure_ascii=False).encode("utf-8", "replace"), 9)
     plain = len(packed).to_bytes(4, "big") + packed
     size = next((size for size in SIZES if len(plain) <= size), len(plain))
     ciphertext, key_id = keyring.encrypt(plain.ljust(size, b"\0"), _place(response_id))
-    return key_id.encode() + b"\0" + ciphertext
+    return key_id.encode().ljust(KEY_ID, b"\0") + ciphertext
 
 
 def _open(keyring: Keyring, response_id: int, stored: bytes) -> Sealed:
-    key_id, _, ciphertext = bytes(stored).partition(b"\0")
-    plain = keyring.decrypt(ciphertext, key_id.decode(), _place(response_id))
+    key_id, ciphertext = bytes(stored[:KEY_ID]).rstrip(b"\0").decode(), bytes(stored[KEY_ID:])
+    plain = keyring.decrypt(ciphertext, key_id, _place(response_id))
     length = int.from_bytes(plain[:4], "big")
     return Sealed(**json.loads(zlib.decompress(plain[4 : 4 + length])))
+
+
+def sealed_with(tx: Connection) -> list[str]:
+    """The ids of the keys that some answer is sealed with: without them it is lost."""
+    r = responses.c
+    key_ids = tx.scalars(select(func.substr(r.sealed, 1, KEY_ID, type_=LargeBinary)).where(*_SEALED).distinct())
+    return sorted(bytes(key_id).rstrip(b"\0").decode() for key_id in key_ids)
 
 
 def _place(response_id: int) -> str:

@@ -1,8 +1,9 @@
 """What was fetched of each survey link, for the verdict on its answers. Kept `retention_days.hits`.
 
 A hit is keyed by H("hit", token), which joins neither the touch nor the answer, and the score it asked for is blinded
-with the token: two hits of one link can be compared, and nobody who reads the table learns a score. So an anonymous
-answer cannot be guessed from the only link that was opened.
+with the token: two hits of one link can be compared, and nobody who reads the table learns a score. Of links of
+anonymous campaigns the network is blinded too, and of the browser's name only stays whether it is a machine's: a
+company has its own network. So an anonymous answer cannot be guessed from the only link that was opened.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from core.answers import Signal, is_bot_agent
 from core.ids import token_hash
-from core.storage.schema import hits
+from core.storage.schema import campaigns, hits, survey_links, touches
 
 #: Two different scores fetched within this time: a machine that follows every link.
 BURST_MS = 60_000
@@ -44,6 +45,9 @@ def note_hit(
 
     `honeypot`: a link or field nobody can see was used. `score`: the one the address preselects.
     """
+    if _is_anonymous(tx, token):
+        agent = "bot" if is_bot_agent(agent) else ""
+        network = f"{_blinded(token, network):04x}" if network else ""
     tx.execute(
         insert(hits).values(
             link_hash=token_hash("hit", token),
@@ -53,6 +57,17 @@ def note_hit(
             honeypot=honeypot,
             agent=agent[:AGENT_LENGTH],
             network=network,
+        )
+    )
+
+
+def _is_anonymous(tx: Connection, token: str) -> bool:
+    return bool(
+        tx.scalar(
+            select(campaigns.c.anonymous)
+            .join(touches, touches.c.campaign_id == campaigns.c.id)
+            .join(survey_links, survey_links.c.touch_id == touches.c.id)
+            .where(survey_links.c.token_hash == token_hash("touch", token))
         )
     )
 
@@ -112,7 +127,7 @@ def _other_network(visit: Sequence[_Hit], fetched: Sequence[_Hit]) -> bool:
     return bool(posted and seen) and posted[-1] not in seen
 
 
-def _blinded(token: str, score: int) -> int:
-    """15 bits that stand for this score of this link: equal for equal scores, without the token good for nothing."""
-    digest = hashlib.sha256(f"hit score\0{token}\0{score}".encode()).digest()
+def _blinded(token: str, value: object) -> int:
+    """15 bits that stand for this value at this link: equal for equal values, without the token good for nothing."""
+    digest = hashlib.sha256(f"hit\0{token}\0{value}".encode()).digest()
     return int.from_bytes(digest[:2], "big") & 0x7FFF

@@ -113,10 +113,9 @@ def release(tx: Connection, response_id: int, now: int) -> None:
     row = _by_id(tx, response_id)
     if row.verdict == Verdict.CONFIRMED:
         return
-    changes: dict[str, Any] = {"verdict": Verdict.CONFIRMED}
-    if row.touch_id is None:
-        changes["signals"] = []
-    tx.execute(update(responses).where(responses.c.id == response_id).values(changes))
+    tx.execute(update(responses).where(responses.c.id == response_id).values(verdict=Verdict.CONFIRMED))
+    sealed = responses.c.sealed.is_not(null())
+    tx.execute(update(responses).where(responses.c.id == response_id, sealed).values(signals=[]))
     if row.touch_id is not None and not row.mismatch:
         _settle(tx, _lock(tx, row.touch_id), row.answered_at or now, now)
 
@@ -155,8 +154,8 @@ def latest_scores(tx: Connection, keyring: Keyring, limit: int) -> list[LatestSc
     r, i = responses.c, identities.c
     rows = tx.execute(
         select(
-            r.score, r.comment, r.answered_at, r.touch_id, r.person_id, i.first_name, i.last_name, i.email,
-            campaigns.c.name,
+            r.score, r.comment, r.answered_at, r.touch_id, r.person_id, r.mismatch, i.first_name, i.last_name, i.email,
+            campaigns.c.name, campaigns.c.anonymous,
         )
         .join(campaigns, campaigns.c.id == r.campaign_id)
         .outerjoin(ledger, ledger.c.id == r.touch_id)
@@ -170,11 +169,12 @@ def latest_scores(tx: Connection, keyring: Keyring, limit: int) -> list[LatestSc
 
 def _latest(row: Any) -> LatestScore:
     band = None if row.score is None else category(row.score).value
-    if row.touch_id is None:
+    if row.anonymous:
         return LatestScore(band, row.score, None, None, row.name, None, row.answered_at)
-    # of an answer that is nobody's in particular, the address it was asked at says more than one of the names behind it
-    name = " ".join(part for part in (row.first_name, row.last_name) if part) if row.person_id is not None else None
-    return LatestScore(band, row.score, name or None, row.email, row.name, row.comment, row.answered_at)
+    # of a shared mailbox the address says more than one of the names behind it; of a forwarded link, neither is known
+    name = " ".join(part for part in (row.first_name, row.last_name) if part) if row.person_id is not None else ""
+    email = None if row.mismatch else row.email
+    return LatestScore(band, row.score, name or None, email, row.name, row.comment, row.answered_at)
 
 
 # --- identified answers ---------------------------------------------------------------------------------------------
