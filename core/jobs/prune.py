@@ -13,7 +13,7 @@ from typing import Any
 from core.clock import DAY_MS, HOUR_MS
 from core.jobs.context import Context, JobReport
 from core.jobs.turns import turn
-from core.storage import deliveries, hits, inbox, settings, write_backs
+from core.storage import anonymous, deliveries, hits, inbox, settings, write_backs
 from core.storage.store import Transaction
 from core.workspace import Retention
 
@@ -44,6 +44,7 @@ def run(context: Context) -> JobReport:
             kept = _retention(context)
             report.done += sum(_drain(context, step) for step in _steps(kept, context.clock.now_ms()))
             report.done += _forget_hits(context, context.clock.now_ms() - kept.hits * DAY_MS)
+            report.done += _unseal(context)  # the last: it fails if a key is missing, which must stop nothing else
     report.seconds = time.monotonic() - started
     return report
 
@@ -95,3 +96,15 @@ def _forget_hits(context: Context, before: int) -> int:
         if gone < BATCH:
             break
     return forgotten
+
+
+def _unseal(context: Context) -> int:
+    """Open the anonymous answers of waves that are over. Raises UnknownKey."""
+    opened = 0
+    while not context.stopping.is_set():
+        with context.store.write() as tx:
+            some = anonymous.unseal_due(tx, context.keyring, context.clock.now_ms())
+        opened += some
+        if not some:
+            break
+    return opened

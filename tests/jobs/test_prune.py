@@ -10,9 +10,11 @@ from sqlalchemy import func, select
 from core.clock import DAY_MS, FixedClock
 from core.jobs import prune
 from core.jobs.context import Context
-from core.storage import leases, schema
+from core.keyring import Keyring, UnknownKey
+from core.storage import anonymous, leases, schema
+from core.storage.anonymous import Sealed
 from core.storage.store import Store
-from tests.ledger import add_connection, add_person
+from tests.ledger import add_campaign, add_connection, add_person, add_wave
 from tests.world import set_workspace
 
 
@@ -103,6 +105,37 @@ def test_a_refused_write_back_is_tried_again_after_a_day(context: Context, clock
     with context.store.read() as tx:
         ready = set(tx.scalars(select(schema.deliveries.c.key).where(schema.deliveries.c.state == "ready")))
     assert ready == {"refused"}
+
+
+def seal_answers(context: Context, wave_state: str) -> None:
+    said = Sealed(9, "Fast", None, "en", False, 1, {})
+    with context.store.write() as tx:
+        campaign = add_campaign(tx, anonymous=True)
+        wave = add_wave(tx, campaign)
+        tx.execute(schema.waves.update().values(state=wave_state))
+        for number in range(1, anonymous.FLOOR + 1):
+            row = {"id": number, "campaign_id": campaign, "wave_id": wave, "answer_hash": bytes([number]) * 32}
+            sealed = anonymous._seal(context.keyring, number, said)
+            tx.execute(schema.responses.insert().values(sealed=sealed, verdict="confirmed", signals={}, **row))
+
+
+def test_anonymous_answers_are_opened_once_their_wave_is_over(context: Context, clock: FixedClock) -> None:
+    seal_answers(context, "open")
+    assert prune.run(context).done == 0
+    with context.store.write() as tx:
+        tx.execute(schema.waves.update().values(state="closed"))
+    clock.advance(hours=1)
+    assert prune.run(context).done == anonymous.FLOOR
+    assert kept(context.store, schema.responses.c.score) == {9}
+
+
+def test_a_lost_key_keeps_answers_closed_and_stops_nothing_else(context: Context, clock: FixedClock) -> None:
+    seal_answers(context, "closed")
+    add_request(context.store, "old", "done", clock.now_ms() - 11 * DAY_MS)
+    context.keyring = Keyring({"k2": bytes(32)})
+    with pytest.raises(UnknownKey, match="k1"):
+        prune.run(context)
+    assert kept(context.store, schema.inbox.c.id) == set()
 
 
 def test_many_rows_go_in_small_transactions(context: Context, clock: FixedClock) -> None:
