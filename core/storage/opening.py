@@ -37,6 +37,13 @@ def problem_of(store: Store) -> str:
     return ""
 
 
+def told_by_database(error: BaseException, url: str) -> str:
+    """What the database said while it was used (full disk, read-only, locked, damaged), as a sentence; else nothing."""
+    if not isinstance(error, DBAPIError):
+        return ""
+    return f"the database could not do it: {_first_line(error.orig, url)}; {_HOW}, the free space and who owns the file"
+
+
 def _first_line(error: BaseException | None, url: str) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].replace(url, "the address")

@@ -138,6 +138,17 @@ def test_database_address_that_cannot_work_is_told_without_its_password(site: In
     assert "hunter2" not in said.err
 
 
+def test_what_the_database_says_while_it_is_used_is_told_in_a_sentence(empty: Installation) -> None:
+    """A full disk, a file that belongs to somebody else, a damaged one."""
+    with empty.context() as context, context.store.write() as tx:
+        tx.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON connections BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        )
+    said = empty.flask("apply", str(empty.write()))
+    refused(said, "the database could not do it: disk full", "DATABASE_URL")
+    assert "INSERT" not in said.err
+
+
 # --- apply ----------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from flask.cli import with_appcontext
 
 from core.errors import BoucleError
 from core.jobs.context import Context
+from core.storage.opening import told_by_database
 from web.settings import ROOT, Settings
 from web.wiring import build_context, close_context
 
@@ -39,7 +40,7 @@ class Command(click.Command):
         except BoucleError as error:
             fail(str(error))
         except Exception as error:
-            fail(_unexpected(error))
+            fail(told_by_database(error, settings().database_url) or _unexpected(error))
 
 
 def command(name: str, **options: Any) -> Callable[[Callable[..., Any]], click.Command]:
