@@ -220,8 +220,8 @@ class _Columns:
 
 def field_states(mapping: ColumnMap) -> list[FieldState]:
     """Every column with what it is taken for, then the NPS fields that are missing."""
-    taken = {i: ours for ours, i in (*mapping.attributes, *mapping.nps) if i >= 0}
-    taken |= {i: ours for ours, i in zip(PERSON_FIELDS, mapping.person, strict=True) if i >= 0}
+    person = zip(PERSON_FIELDS, mapping.person, strict=True)
+    taken = {i: ours for ours, i in (*person, *mapping.attributes, *mapping.nps) if i >= 0}
     states = [
         FieldState(name, taken.get(i, ""), taken.get(i, "") in mapping.guessed) for i, name in enumerate(mapping.names)
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mailbox as stdlib_mailbox
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,8 @@ import pytest
 from connectors import build
 from core.errors import Misconfigured, NotFound, Unavailable
 from core.ports import Invitation, Outcome, Sent, capabilities
-from tests.conformance.send_lookup import SendLookupConformance
-from tests.conformance.survey_sender import ADA, BO, CLEO, SurveySenderConformance, send
-from tests.connectors import harness_mailbox
+from tests.conformance.survey_sender import ADA, BO, CLEO, send
 from tests.connectors.harness_mailbox import MailboxHarness
-
-
-class TestMailboxSendsSurveys(SurveySenderConformance, SendLookupConformance):
-    @pytest.fixture
-    def harness(self, tmp_path: Path) -> Iterator[MailboxHarness]:
-        with harness_mailbox.survey_sender(tmp_path) as harness:
-            yield harness
 
 
 def connector_of(harness: MailboxHarness) -> Any:

@@ -18,17 +18,9 @@ from connectors.smtp import PUT_OFF_IN_A_ROW, our_name
 from connectors.smtp.session import PAUSE_SECONDS, Reply
 from core.errors import ConnectorError, Misconfigured, RateLimited, Unauthorized, Unavailable
 from core.ports import Invitation, Outcome, WriteResult, capabilities
-from tests.conformance.survey_sender import ADA, BO, CLEO, SurveySenderConformance, send
-from tests.connectors import harness_smtp
+from tests.conformance.survey_sender import ADA, BO, CLEO, send
 from tests.connectors.harness_smtp import SECRET, SmtpHarness
 from tests.simulators.smtp import SmtpSimulator, make_authority, read_record
-
-
-class TestSmtpSendsSurveys(SurveySenderConformance):
-    @pytest.fixture
-    def harness(self, tmp_path: Path) -> Iterator[SmtpHarness]:
-        with harness_smtp.survey_sender(tmp_path) as harness:
-            yield harness
 
 
 @pytest.fixture
