@@ -22,7 +22,6 @@ from core.storage.schema import (
     identities,
     inbox,
     link_candidates,
-    people,
     response_versions,
     responses,
     survey_links,
@@ -37,7 +36,7 @@ MAY_VANISH = 0.2  # of the known records of a source in one full read; more look
 
 
 class SeenRecords:
-    """Which records a full read has shown: a bit per identity id, 125 kB for a million, whatever their ids look like."""
+    """Which records a full read has shown: a bit per identity id, 125 kB for a million of them."""
 
     def __init__(self) -> None:
         self._bits = bytearray()
@@ -245,7 +244,8 @@ _ADOPT = tuple(
                 opted_out_by = CASE WHEN opted_out_at IS NULL AND CAST(:opted_out_at AS BIGINT) IS NOT NULL
                     THEN 'tombstone' ELSE opted_out_by END,
                 opted_out_at = coalesce(opted_out_at, CAST(:opted_out_at AS BIGINT)),
-                quarantine_until = CASE WHEN quarantine_until IS NULL OR quarantine_until < CAST(:quarantine_until AS BIGINT)
+                quarantine_until = CASE
+                    WHEN quarantine_until IS NULL OR quarantine_until < CAST(:quarantine_until AS BIGINT)
                     THEN CAST(:quarantine_until AS BIGINT) ELSE quarantine_until END
             WHERE id = :person
             """,

@@ -256,7 +256,7 @@ def _record_ids(tx: Connection, connection_id: int, external_ids: Sequence[str])
             identities.c.connection_id == connection_id, identities.c.external_id.in_(external_ids)
         )
     )
-    return dict(rows.tuples())
+    return {external_id: identity_id for external_id, identity_id in rows}
 
 
 # --- what follows from who is who -----------------------------------------------------------------------------------

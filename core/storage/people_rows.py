@@ -160,7 +160,7 @@ def store_companies(tx: Connection, origin: Origin, contacts: Iterable[Contact])
 def _company_ids(tx: Connection, keys: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for chunk in chunks(keys):
-        found.update(tx.execute(_COMPANIES, {"keys": chunk}).tuples())
+        found.update((key, number) for key, number in tx.execute(_COMPANIES, {"keys": chunk}))
     return found
 
 
