@@ -26,6 +26,7 @@ DELIMITERS = (",", ";", "\t")
 SAMPLE_LINES = 30
 FALLBACK = "cp1252"
 
+_CONTROL = bytes((*range(9), *range(14, 32)))
 _STRAY_QUOTE = "a quotation mark is not closed, or stands undoubled inside a quoted cell"
 _NOT_TEXT = {
     b"PK\x03\x04": "is a spreadsheet, not a CSV file: save it as CSV UTF-8",
@@ -125,7 +126,8 @@ def _refuse_what_is_no_text(head: bytes, config: CsvConfig) -> None:
     for start, reason in _NOT_TEXT.items():
         if head.startswith(start):
             raise Misconfigured(f"{config.path} {reason}", field="path")
-    if b"\0" in head[:4096]:
+    first_line = head[: head.find(b"\n") + 1] or head
+    if b"\0" in first_line or len(head) - len(head.translate(None, delete=_CONTROL)) > len(head) // 50:
         raise Misconfigured(f"{config.path} is no text: save it as CSV UTF-8", field="path")
 
 
