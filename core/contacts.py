@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 
 import idna
 
-# possessive quantifiers throughout: nothing can backtrack
+# Atoms and labels are possessive and cannot begin with what ends them, so nothing backtracks far. Groups are not: Python
+# before 3.11.5, Debian 12's among them, matches possessive groups wrongly (cpython issue 106052).
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = r"(?!-)[A-Za-z0-9-]{1,63}+(?<!-)"
-_SENDABLE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*+@(?:{_LABEL}\.)++(?![0-9]+$)(?!.$){_LABEL}")
+_SENDABLE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?![0-9]+$)(?!.$){_LABEL}")
 LONGEST = 254
 LONGEST_LOCAL = 64
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
