@@ -114,10 +114,11 @@ class Limits:
     tenure: int
     latest: int | None
     company_share: float
+    wave: tuple[int, int] | None = None  # when the wave opened and ends: nobody is asked twice in one
 
 
-def limits(quarantine: Quarantine, campaign: Campaign, campaign_id: int) -> Limits:
-    """The rules of the workspace as they apply to a campaign."""
+def limits(quarantine: Quarantine, campaign: Campaign, campaign_id: int, wave: tuple[int, int] | None = None) -> Limits:
+    """The rules of the workspace as they apply to a campaign, and to its wave from `wave[0]` until `wave[1]`."""
     days = campaign.every_days if campaign.every_days is not None else quarantine.same_type_days
     return Limits(
         campaign_id=campaign_id,
@@ -132,6 +133,7 @@ def limits(quarantine: Quarantine, campaign: Campaign, campaign_id: int) -> Limi
         tenure=quarantine.tenure_days * DAY_MS,
         latest=None if campaign.latest_days is None else campaign.latest_days * DAY_MS,
         company_share=quarantine.company_share,
+        wave=wave,
     )
 
 
@@ -177,9 +179,7 @@ def clocks(facts: Facts, limit: Limits, now: int) -> list[Clock]:
         Rule.AFTER_ANSWER: _after(facts, limit, limit.after_answer, TouchState.ANSWERED, now),
         Rule.AFTER_DECLINE: _after(facts, limit, limit.after_decline, TouchState.DECLINED, now),
         Rule.AFTER_SILENCE: _silence(facts, limit, now),
-        Rule.SAME_SURVEY: _latest(
-            facts, limit.same_survey, lambda t: t.asked_at if t.campaign_id == limit.campaign_id else None
-        ),
+        Rule.SAME_SURVEY: _same_survey(facts, limit),
         Rule.YEARLY_COUNT: _yearly(facts, limit, now),
         Rule.TENURE: _span(facts.customer_since, limit.tenure),
     }
@@ -284,6 +284,24 @@ def _silence(facts: Facts, limit: Limits, now: int) -> Span:
         return None
     free = max(max(t.asked_at + limit.after_silence, t.window_closes_at or 0) for t in silent)
     return max(t.asked_at for t in silent), free
+
+
+def _same_survey(facts: Facts, limit: Limits) -> Span:
+    span = _latest(facts, limit.same_survey, lambda t: t.asked_at if t.campaign_id == limit.campaign_id else None)
+    if span is None or limit.wave is None or span[0] is None or span[0] < limit.wave[0]:
+        return span
+    # a wave may last longer than the clock: a touch is one ask in one wave
+    return span[0], max(span[1], limit.wave[1])
+
+
+def address_period(limit: Limits, campaign_id: int | None, type: str) -> int:
+    """How long an ask to a mailbox of several people leaves the others behind it alone, in milliseconds."""
+    periods = [limit.any_survey]
+    if type == limit.type:
+        periods.append(limit.same_type)
+    if campaign_id == limit.campaign_id:
+        periods.append(limit.same_survey)
+    return max(periods)
 
 
 def _yearly(facts: Facts, limit: Limits, now: int) -> Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +32,10 @@ def preview(context: Context, name: str, at: datetime | None = None, limit: int 
             raise Invalid(f"campaign {name} sends through {row.settings.sender}, which is no connection any more")
         wave = wave_at(row.settings, row.created_at, workspace.zone, now)
         planned = prepare(workspace, row, connections, wave, now)
+        wave_row = None if wave is None else wave_rows.find_wave(tx, row.id, wave)
+        if wave_row is not None:
+            scope = replace(planned.scope, wave_id=wave_row.id, keeps_dropped=not row.settings.waits)
+            planned = replace(planned, scope=scope)
         counted = decide(tx, planned)
         held_back = []
         if row.state != "active":
@@ -44,7 +49,7 @@ def preview(context: Context, name: str, at: datetime | None = None, limit: int 
         left = first_wave_left(tx, workspace.brakes, now)
         if left is not None and left < counted["asked"]:
             held_back.append(f"the first wave lets {left} leave now (brakes.first_wave)")
-        wave_number = None if wave is None else wave.number
+        number = None if wave is None else wave.number if wave_row is None else wave_row.number
         answered, finished = answer_history(tx, row.id)
         rate = answered / finished if finished >= 100 else row.settings.expected_response_rate
         expected = round(counted["asked"] * rate)
@@ -52,7 +57,7 @@ def preview(context: Context, name: str, at: datetime | None = None, limit: int 
         return {
             "campaign": name,
             "at": _iso(now),
-            "wave": wave_number,
+            "wave": number,
             "counts": {
                 "asked": counted["asked"],
                 "not_asked": {rule: n for rule, n in sorted(counted.items()) if rule != "asked"},

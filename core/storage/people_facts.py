@@ -11,7 +11,7 @@ from sqlalchemy import Connection, null, or_, select
 
 from core.audience import Audience, matches
 from core.clock import from_ms
-from core.frequency import Facts, Limits, PastTouch
+from core.frequency import Facts, Limits, PastTouch, address_period
 from core.storage.schema import (
     campaigns,
     companies,
@@ -166,9 +166,4 @@ def _shared_until(tx: Connection, record: Any, limit: Limits) -> int | None:
         )
     )
 
-    def period(campaign_id: int | None, type_: str) -> int:
-        if campaign_id == limit.campaign_id:
-            return limit.same_survey
-        return limit.same_type if type_ == limit.type else limit.any_survey
-
-    return max((asked + period(campaign, type_) for campaign, type_, asked in others), default=None)
+    return max((asked + address_period(limit, campaign, type_) for campaign, type_, asked in others), default=None)

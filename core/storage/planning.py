@@ -149,11 +149,12 @@ def create_zones(tx: Connection, scope: Scope) -> None:
 
 def _zones_asked_lately(tx: Connection, scope: Scope) -> list[str]:
     known = available_timezones()
+    # of every record of a person asked lately: the one asked now may lie elsewhere than the one asked then
     lately = (
         select(identities.c.time_zone)
         .distinct()
-        .join(touches, touches.c.identity_id == identities.c.id)
-        .where(touches.c.campaign_id.is_not(null()), touches.c.reserved_at > scope.now - RECENT_MS)
+        .join(touches, touches.c.person_id == identities.c.person_id)
+        .where(touches.c.asked_local_date.is_not(null()), touches.c.asked_at > scope.now - RECENT_MS)
     )
     return [name for name in tx.scalars(lately) if name in known]
 
@@ -282,7 +283,7 @@ def _clocks(scope: Scope) -> Mapping[Rule, ColumnElement[int]]:
             func.max(case((declined, func.coalesce(t.declined_at, t.asked_at)))), limit.after_decline
         ),
         Rule.AFTER_SILENCE: func.coalesce(func.max(case((silent, silence))), 0),
-        Rule.SAME_SURVEY: _span(func.max(case((t.campaign_id == limit.campaign_id, t.asked_at))), limit.same_survey),
+        Rule.SAME_SURVEY: _same_survey(limit),
         Rule.YEARLY_COUNT: case(
             (func.count(case((t.asked_at > now - YEAR_MS, 1))) >= limit.yearly_count, _nth_last(scope) + YEAR_MS),
             else_=0,
@@ -293,6 +294,14 @@ def _clocks(scope: Scope) -> Mapping[Rule, ColumnElement[int]]:
 
 def _span(last: Any, length: int) -> ColumnElement[int]:
     return func.coalesce(last + length, 0)
+
+
+def _same_survey(limit: Limits) -> ColumnElement[int]:
+    last = func.max(case((touches.c.campaign_id == limit.campaign_id, touches.c.asked_at)))
+    if limit.wave is None:
+        return _span(last, limit.same_survey)
+    opened_at, ends_at = limit.wave
+    return greatest(_span(last, limit.same_survey), case((last >= opened_at, ends_at), else_=0))
 
 
 def _last_message() -> Any:
@@ -389,10 +398,10 @@ def _shared_until(scope: Scope) -> ColumnElement[int]:
     """The address-level clock of a mailbox of several people: one ask per address per period."""
     there, limit = touches.alias("there"), scope.limits
     t = there.c
-    period = case(
-        (t.campaign_id == limit.campaign_id, limit.same_survey),
-        (t.type == limit.type, limit.same_type),
-        else_=limit.any_survey,
+    period = greatest(
+        literal(limit.any_survey),
+        case((t.type == limit.type, limit.same_type), else_=0),
+        case((t.campaign_id == limit.campaign_id, limit.same_survey), else_=0),
     )
     return func.coalesce(
         select(func.max(t.asked_at + period))

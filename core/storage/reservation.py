@@ -18,10 +18,11 @@ from core.deliveries import DeliveryKind, DeliveryState, invite_key
 from core.frequency import Rule
 from core.ids import public_id, survey_token, token_hash
 from core.storage.pacing import company_shares
-from core.storage.planning import Scope, create_zones, decision_rows, zones
+from core.storage.planning import Scope, create_zones, decision_rows
 from core.storage.schema import deliveries, identities, survey_links, touches
 from core.touches import TouchState
-from core.waves import expires_at
+from core.waves import expires_at, zone_now
+from core.zones import zone_of
 
 BATCH = 500
 
@@ -139,16 +140,16 @@ def _within_shares(tx: Connection, scope: Scope, rows: list[Any]) -> tuple[list[
 
 def _write(tx: Connection, scope: Scope, quota: Quota, rows: list[Any]) -> None:
     first_id = (tx.scalar(select(func.max(touches.c.id))) or 0) + 1
-    expiry: dict[str, int] = {}
+    expiry: dict[ZoneInfo, int] = {}
     new_touches, new_links, new_deliveries = [], [], []
-    zone_of = {key: value for key, value in tx.execute(select(zones.c.name, zones.c.local_date))}
+    local_date: dict[ZoneInfo, str] = {}
     time_zones = _time_zones(tx)
     for touch_id, row in enumerate(rows, first_id):
         name, token = public_id(), survey_token()
-        zone = time_zones.get(row.identity_id) or ""
-        zone = zone if zone in zone_of else ""
+        zone = zone_of(time_zones.get(row.identity_id), scope.zone)
         if zone not in expiry:
-            expiry[zone] = expires_at(ZoneInfo(zone) if zone else scope.zone, scope.window, scope.now)
+            expiry[zone] = expires_at(zone, scope.window, scope.now)
+            local_date[zone] = zone_now(zone, None, scope.now).local_date
         new_touches.append(
             {
                 "id": touch_id,
@@ -157,7 +158,7 @@ def _write(tx: Connection, scope: Scope, quota: Quota, rows: list[Any]) -> None:
                 "identity_id": row.identity_id,
                 "company_id": row.company_id,
                 "address_hash": row.address_hash,
-                "asked_local_date": zone_of[zone],
+                "asked_local_date": local_date[zone],
             }
         )
         new_links.append({"token_hash": token_hash("touch", token), "touch_id": touch_id})

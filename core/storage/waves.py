@@ -33,24 +33,51 @@ from core.waves import WavePlan
 CHUNK = 5_000
 
 
+def find_wave(tx: Connection, campaign_id: int, plan: WavePlan) -> Any:
+    """The row of a wave, or None. A wave is known by the moment it opened.
+
+    Its number may be another's: when a campaign's start or cadence is changed the count of `plan` begins anew, and who
+    was asked in the old first wave has not been asked in the new one. Nor is a wave opened again that others followed,
+    or whose anonymous answers have been read.
+    """
+    latest = tx.execute(
+        select(waves).where(waves.c.campaign_id == campaign_id).order_by(waves.c.number.desc()).limit(1)
+    ).first()
+    return latest if latest is not None and latest.opens_at == plan.opens_at and not latest.unsealed_at else None
+
+
+def is_open(row: Any, plan: WavePlan) -> bool:
+    """Whether a wave stands as it should."""
+    return row is not None and (row.ends_at, row.state) == (plan.ends_at, "open")
+
+
 def open_wave(tx: Connection, campaign_id: int, plan: WavePlan) -> Any:
-    """The row of the wave that is open now, made if need be; every earlier one of the campaign is closed."""
-    tx.execute(
-        update(waves)
-        .where(waves.c.campaign_id == campaign_id, waves.c.state == "open", waves.c.number != plan.number)
-        .values(state="closed")
-    )
-    which = and_(waves.c.campaign_id == campaign_id, waves.c.number == plan.number)
-    row = tx.execute(select(waves).where(which)).first()
+    """The row of the wave that is open now, made if need be; every other one of the campaign is closed."""
+    row = find_wave(tx, campaign_id, plan)
+    if is_open(row, plan):
+        return row
+    close_waves(tx, campaign_id)
     if row is None:
+        highest = tx.scalar(select(func.max(waves.c.number)).where(waves.c.campaign_id == campaign_id)) or 0
         tx.execute(
             insert(waves).values(
-                campaign_id=campaign_id, number=plan.number, opens_at=plan.opens_at, ends_at=plan.ends_at, counts={}
+                campaign_id=campaign_id,
+                number=max(plan.number, highest + 1),
+                opens_at=plan.opens_at,
+                ends_at=plan.ends_at,
+                counts={},
             )
         )
-    elif (row.opens_at, row.ends_at, row.state) != (plan.opens_at, plan.ends_at, "open"):
-        tx.execute(update(waves).where(which).values(opens_at=plan.opens_at, ends_at=plan.ends_at, state="open"))
-    return tx.execute(select(waves).where(which)).one()
+    else:
+        tx.execute(
+            update(waves).where(waves.c.id == row.id).values(ends_at=plan.ends_at, state="open", next_plan_at=None)
+        )
+    return find_wave(tx, campaign_id, plan)
+
+
+def open_campaigns(tx: Connection) -> set[int]:
+    """Campaigns with a wave that is open."""
+    return set(tx.scalars(select(waves.c.campaign_id).where(waves.c.state == "open")))
 
 
 def close_waves(tx: Connection, campaign_id: int) -> None:
@@ -62,6 +89,16 @@ def counts(tx: Connection) -> Counter[str]:
     """How many people the plan just made decided, by rule; "asked" are those it chose."""
     rows = tx.execute(select(decided.c.rule, func.count()).group_by(decided.c.rule))
     return Counter({rule or "asked": number for rule, number in rows})
+
+
+def dropped(tx: Connection, campaign_id: int, wave_id: int) -> Counter[str]:
+    """How many people earlier plans of this wave dropped for good, by rule (`blocked = "skip"`)."""
+    rows = tx.execute(
+        select(decisions.c.rule, func.count())
+        .where(decisions.c.campaign_id == campaign_id, decisions.c.wave_id == wave_id, decisions.c.state == "dropped")
+        .group_by(decisions.c.rule)
+    )
+    return Counter({rule: number for rule, number in rows if rule is not None})
 
 
 def asked(tx: Connection, limit: int | None = None) -> Sequence[Any]:
@@ -131,7 +168,8 @@ def store_changes(
         decisions.c.rule.is_distinct_from(rule),
         decisions.c.until.is_distinct_from(until),
         decisions.c.state != state,
-        decisions.c.wave_id != wave_id if not waits else literal(False),
+        # who is planned is planned in this wave; rows that merely stay dropped are not touched
+        and_(decisions.c.wave_id != wave_id, literal(not waits) | (state == "planned")),
     )
     known = and_(decisions.c.campaign_id == campaign_id, decisions.c.person_id == decided.c.person_id)
     rows = (
@@ -162,7 +200,9 @@ def store_changes(
 def _state(ends_at: int, waits: bool) -> Any:
     """Planned: may be asked in this wave, now or when free. Dropped: not in this wave."""
     pacing = decided.c.rule.in_([rule.value for rule in PACING if rule is not Rule.SAMPLE])
+    in_time = and_(decided.c.until.is_not(null()), decided.c.until < ends_at)
     if not waits:
         pacing = decided.c.rule.in_([Rule.DAILY_LIMIT.value, Rule.SEND_WINDOW.value])
-    in_time = and_(decided.c.until.is_not(null()), decided.c.until < ends_at) if waits else literal(False)
+        # a quiet period stops the wave, not the person: who is blocked shows when it is over
+        in_time = and_(in_time, decided.c.rule == Rule.QUIET_PERIOD.value)
     return type_coerce(case((or_(decided.c.rule.is_(null()), pacing, in_time), "planned"), else_="dropped"), Text)
