@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 
 import idna
 
-# Atoms and labels are possessive and cannot begin with what ends them, so nothing backtracks far. Groups are not: Python
-# before 3.11.5, Debian 12's among them, matches possessive groups wrongly (cpython issue 106052).
+# Atoms and labels are possessive and cannot begin with what ends them, so nothing backtracks far. Groups are not:
+# Python before 3.11.5, Debian 12's among them, matches possessive groups wrongly (cpython issue 106052).
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = r"(?!-)[A-Za-z0-9-]{1,63}+(?<!-)"
 _SENDABLE = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?![0-9]+$)(?!.$){_LABEL}")
