@@ -67,8 +67,9 @@ class Found:
 
 
 def record(
-    tx: Connection, touch: LinkedTouch, token: str, given: Given, keyring: Keyring, now: int, *, answered: bool
-) -> Found | None:
+    tx: Connection, touch: LinkedTouch, token: str, given: Given, keyring: Keyring, now: int, *,
+    answered: bool, channel: str = "web",
+) -> Found | None:  # fmt: skip
     """Take an answer. None: another link of this touch has answered, or the answer of this one has been opened.
 
     `answered` is the touch's flag as it is now, read under its lock. A suspect answer moves no touch; after a confirmed
@@ -80,7 +81,7 @@ def record(
     decided = verdict(given.signals)
     late = touch.window_closes_at is not None and now >= touch.window_closes_at
     if standing is None:
-        taken = _insert(tx, touch, token, given, keyring, decided, late)
+        taken = _insert(tx, touch, token, given, keyring, decided, late, channel)
     else:
         taken = _update(tx, standing, given, keyring, decided, late)
     if taken.verdict is Verdict.CONFIRMED and not answered:
@@ -98,8 +99,9 @@ def find(tx: Connection, token: str, keyring: Keyring) -> Found | None:
 
 
 def _insert(
-    tx: Connection, touch: LinkedTouch, token: str, given: Given, keyring: Keyring, decided: Verdict, late: bool
-) -> Found:
+    tx: Connection, touch: LinkedTouch, token: str, given: Given, keyring: Keyring, decided: Verdict, late: bool,
+    channel: str,
+) -> Found:  # fmt: skip
     known = _known_of(tx, touch)
     sealed = Sealed(given.score, given.comment or None, given.question, given.language, late, 1, known)
     response_id = random_rowid()
@@ -112,6 +114,7 @@ def _insert(
             sealed=_seal(keyring, response_id, sealed),
             verdict=decided,
             signals=_shown_signals(given, decided),
+            channel=channel,
         )
     )
     return Found(response_id, decided, sealed)

@@ -12,6 +12,8 @@ shows its score, while the dates of the person asked go on following the ledger)
 * the link was forwarded (`Given.forwarded`): recorded against the invitation with the flag `mismatch`, apart from what
   the invited person may still answer, and it does not start their clock;
 * the person was deleted or erased meanwhile.
+
+Answers of test recipients, while the workspace is not live, have the channel `test`: shown, and counted nowhere.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from core.storage.deliveries import request_write_back
 from core.storage.schema import campaigns, identities, response_versions, responses
 from core.storage.schema import touches as ledger
 from core.storage.touches import LinkedTouch
+from core.storage.trials import SOURCE as TRIAL
 from core.touches import TouchState
 
 #: An answer begun before the window closed, or after it, may be finished within this time: the life of a page.
@@ -75,7 +78,7 @@ def record_answer(tx: Connection, touch: LinkedTouch, token: str, given: Given, 
     """Take an answer that was posted for `token`, a link of `touch`. Posting the same twice changes nothing more."""
     asked = _lock(tx, touch.touch_id)
     if touch.anonymous:
-        return _recorded_anonymously(tx, touch, token, given, keyring, now, answered=asked.answered)
+        return _recorded_anonymously(tx, touch, token, given, keyring, now, asked)
     standing = _standing(tx, touch.touch_id, forwarded=given.forwarded)
     if standing is None:
         return _insert(tx, asked, given, now)
@@ -191,6 +194,7 @@ class _Asked:
     wave_id: int | None
     answered: bool
     window_closes_at: int | None
+    trial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +223,23 @@ def _lock(tx: Connection, touch_id: int) -> _Asked:
     """The touch, held until the transaction ends: of two answers at once one comes after the other."""
     t = ledger.c
     row = tx.execute(
-        select(t.id, t.person_id, t.identity_id, t.campaign_id, t.wave_id, t.state, t.answered, t.window_closes_at)
+        select(
+            t.id, t.person_id, t.identity_id, t.campaign_id, t.wave_id, t.state, t.answered, t.window_closes_at,
+            t.source,
+        )
         .where(t.id == touch_id)
         .with_for_update()
-    ).one()
-    answered = row.answered or row.state == TouchState.ANSWERED
-    return _Asked(row.id, row.person_id, row.identity_id, row.campaign_id, row.wave_id, answered, row.window_closes_at)
+    ).one()  # fmt: skip
+    return _Asked(
+        id=row.id,
+        person_id=row.person_id,
+        identity_id=row.identity_id,
+        campaign_id=row.campaign_id,
+        wave_id=row.wave_id,
+        answered=row.answered or row.state == TouchState.ANSWERED,
+        window_closes_at=row.window_closes_at,
+        trial=row.source == TRIAL,
+    )
 
 
 def _standing(tx: Connection, touch_id: int, *, forwarded: bool) -> _Standing | None:
@@ -252,6 +267,7 @@ def _insert(tx: Connection, asked: _Asked, given: Given, now: int) -> Recorded:
     values = {
         "campaign_id": asked.campaign_id, "wave_id": asked.wave_id, "touch_id": asked.id, "person_id": person_id,
         "identity_id": identity_id, "mismatch": given.forwarded, "late": late, "answered_at": now, "version": 1,
+        "channel": TRIAL if asked.trial else "web",
         **_said(given, given.comment or None, decided, now),
     }  # fmt: skip
     tx.execute(insert(responses).values(id=response_id, **values))
@@ -347,9 +363,10 @@ def _may_still_change(asked: _Asked, standing: _Standing, now: int) -> bool:
 
 
 def _recorded_anonymously(
-    tx: Connection, touch: LinkedTouch, token: str, given: Given, keyring: Keyring, now: int, *, answered: bool
+    tx: Connection, touch: LinkedTouch, token: str, given: Given, keyring: Keyring, now: int, asked: _Asked
 ) -> Recorded:
-    taken = anonymous.record(tx, touch, token, given, keyring, now, answered=answered)
+    channel = TRIAL if asked.trial else "web"
+    taken = anonymous.record(tx, touch, token, given, keyring, now, answered=asked.answered, channel=channel)
     if taken is None:
         return Recorded(None, 0, Verdict.CONFIRMED, False, False, edit_refused=True)
     sealed = taken.sealed

@@ -333,7 +333,7 @@ responses = Table(
     Column("reason", Text),  # the follow-up question's text as shown, so that a comment can be read in context
     Column("sealed", LargeBinary),  # anonymous, until 5 answers are in: score and comment, encrypted
     Column("language", Text),
-    Column("channel", Text, nullable=False, server_default="web"),  # web | phone | import
+    Column("channel", Text, nullable=False, server_default="web"),  # web | phone | import | test (counts nowhere)
     Column("verdict", Text, nullable=False),  # confirmed | suspect | dismissed
     Column("signals", JSON, nullable=False),
     Column("partial", Boolean, nullable=False, server_default=text("false")),
