@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.app import Installation
+from tests.simulators.smtp import SmtpSimulator
+from tests.web.app import Installation, answer_of, served
 
 CUSTOMERS = 500
 WORKSPACE = """\
@@ -168,3 +169,59 @@ def test_a_tick_beside_a_worker_does_nothing_twice(site: Installation) -> None:
     assert [one.code for one in said] == [0, 0], said
     assert len(mails(site)) == CUSTOMERS
     assert set(mails(site).values()) == {1}
+
+
+# --- a sender that takes its time -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def slow_site(folder: Path) -> Iterator[tuple[Installation, SmtpSimulator]]:
+    """Two messages a second: the send that has begun would take minutes."""
+    with SmtpSimulator() as sim:
+        smtp = (
+            f'kind = "smtp"\nconfig = {{ host = "localhost", port = {sim.port}, security = "none", per_second = 2,'
+            ' sender = "hello@acme.example" }'
+        )
+        before, _, after = WORKSPACE.partition('kind = "mailbox"\n')
+        workspace = before + smtp + "\n" + after.partition("\n")[2]
+        yield Installation(folder).set_up(workspace, customers()), sim
+
+
+def _is_served(url: str, path: str) -> bool:
+    return answer_of(url + path)[0] == 200
+
+
+def test_a_server_in_the_middle_of_a_long_send_ends_when_asked(tmp_path: Path) -> None:
+    with slow_site(tmp_path) as (site, sim), served(site) as (url, process):
+        wait_until(lambda: len(sim.accepted) >= 2)
+        # the send goes on for minutes, and looks like a worker that gets round all the same
+        wait_until(lambda: _is_served(url, "/readyz"))
+        asked_at = time.monotonic()
+        process.terminate()
+        said = process.communicate(timeout=40)[0]
+        assert process.returncode == 0
+        assert time.monotonic() - asked_at < 8.0  # well within gunicorn's 30 s, after which it kills
+        sent = len(sim.accepted)
+        assert "Traceback" not in said
+    document = site.flask("status", "--json").document
+    assert document["touches"]["handed_over"] == sent < CUSTOMERS
+    assert document["touches"]["unknown"] == 0  # nothing was cut in the middle
+
+
+def test_a_worker_in_the_middle_of_a_long_send_ends_when_asked(tmp_path: Path) -> None:
+    with slow_site(tmp_path) as (site, sim), worker(site) as process:
+        wait_until(lambda: len(sim.accepted) >= 2)
+        asked_at = time.monotonic()
+        process.terminate()
+        assert process.wait(20) == 0
+        assert time.monotonic() - asked_at < 8.0
+        sent = len(sim.accepted)
+    document = site.flask("status", "--json").document
+    assert (document["touches"]["handed_over"], document["touches"]["unknown"]) == (sent, 0)
+
+
+def test_a_long_send_does_not_hold_up_the_write_backs(tmp_path: Path) -> None:
+    with slow_site(tmp_path) as (site, sim), worker(site) as process:
+        wait_until(lambda: 1 <= _written_back(site) < CUSTOMERS)
+        assert len(sim.accepted) < CUSTOMERS
+        assert process.poll() is None
