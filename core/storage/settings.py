@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from core.errors import BoucleError, NotFound
 from core.keyring import Keyring
+from core.storage.anonymous import sealed_with
 from core.storage.schema import campaigns, connections, credentials, secrets, workspace
 from core.workspace import Campaign, Workspace
 
@@ -103,14 +104,15 @@ def read_pepper(tx: Connection, keyring: Keyring) -> bytes:
 
 
 def keys_in_use(tx: Connection) -> list[tuple[str, str]]:
-    """(key id, what it encrypts) of every stored secret."""
+    """(key id, what it encrypts) of every stored secret and of the answers that are sealed."""
     kept = [(row.key_id, f"the secret {row.name}") for row in tx.execute(select(secrets.c.key_id, secrets.c.name))]
     rows = tx.execute(
         select(credentials.c.key_id, credentials.c.name, connections.c.name.label("connection")).join(
             connections, connections.c.id == credentials.c.connection_id
         )
     )
-    return kept + [(row.key_id, f"the {row.name} of connection {row.connection}") for row in rows]
+    kept += [(row.key_id, f"the {row.name} of connection {row.connection}") for row in rows]
+    return kept + [(key_id, "anonymous answers") for key_id in sealed_with(tx)]
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
