@@ -126,8 +126,8 @@ def _refuse_what_is_no_text(head: bytes, config: CsvConfig) -> None:
     for start, reason in _NOT_TEXT.items():
         if head.startswith(start):
             raise Misconfigured(f"{config.path} {reason}", field="path")
-    first_line = head[: head.find(b"\n") + 1] or head
-    if b"\0" in first_line or len(head) - len(head.translate(None, delete=_CONTROL)) > len(head) // 50:
+    odd = len(head) - len(head.translate(None, delete=_CONTROL))
+    if b"\0" in head.splitlines()[0] or odd > max(16, len(head) // 20):
         raise Misconfigured(f"{config.path} is no text: save it as CSV UTF-8", field="path")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import BinaryIO
 
 from connectors.csv.cells import ISO, DateStyle, Style, clean_text, date_style, split_cells, split_line_end
@@ -150,14 +150,15 @@ def is_same_day(shown: str, value: Value) -> bool:
 def is_newer_edit(shown: str, value: Value, update: ScoreUpdate) -> bool:
     """Whether the date in a file was typed there since we saw it last, so that it must not be overwritten.
 
-    With an expectation: if it shows anything else. Without one: if it shows a later day than we want to write.
+    With an expectation: if it shows anything else. Without one: if it shows a later day than we want to write, though
+    none that is still to come (a day more than here it may be elsewhere): nobody has asked anybody then.
     """
     expected = update.expected.get(LAST_SURVEYED)
     zone = _zone(value, expected)
     day = _day(shown, zone)
     if expected is not None:
         return (day or shown) != (_day(expected, zone) or expected.strip())
-    return day is not None and isinstance(value, datetime) and day > value.date()
+    return day is not None and isinstance(value, datetime) and value.date() < day <= date.today() + timedelta(days=1)
 
 
 def _zone(value: Value, expected: str | None) -> tzinfo:

@@ -116,7 +116,8 @@ def test_configured_delimiter_and_encoding_are_obeyed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "field"),
     [({"encoding": "klingon"}, "encoding"), ({"encoding": "utf-16"}, "encoding"),
-     ({"encoding": "shift_jis"}, "encoding"), ({"encoding": "base64"}, "encoding"), ({"delimiter": ",,"}, "delimiter"), ({"delimiter": "a"}, "delimiter"),
+     ({"encoding": "shift_jis"}, "encoding"), ({"encoding": "base64"}, "encoding"),
+     ({"delimiter": ",,"}, "delimiter"), ({"delimiter": "a"}, "delimiter"),
      ({"delimiter": '"'}, "delimiter"), ({"colour": "red"}, "colour")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(path: Path, config: dict[str, str], field: str) -> None:
