@@ -15,9 +15,11 @@ import connectors
 import webhooks
 from core.errors import Misconfigured, NotFound
 from core.jobs import apply_inbox
+from tests.web.app import Installation
 from tests.webhooks.conftest import FIXTURES, Door
 from tests.webhooks.probe import SECRET, ProbeReceiver, ProbeVendor
 from tests.webhooks.receiver_cases import ReceiverCases
+from web.wiring import close_context
 
 BODY = (FIXTURES / "probe" / "bounced.json").read_bytes()
 
@@ -190,3 +192,16 @@ def _forget_added() -> None:
     cached: Any
     for cached in (webhooks._added, webhooks._load_added):
         cached.cache_clear()
+
+
+def test_the_application_listens_and_its_jobs_can_read_what_came(tmp_path: Path) -> None:
+    app = Installation(tmp_path).set_up().app()
+    context = app.extensions["boucle"]
+    try:
+        answer = app.test_client().post("/webhooks/csv/crm", data=BODY)
+        assert (answer.status_code, answer.text) == (404, "there is no such connection\n")
+        assert context.parse_inbox is not None
+        with pytest.raises(NotFound, match="csv"):
+            list(context.parse_inbox("csv", {}, BODY, context.clock.now()))
+    finally:
+        close_context(context)
