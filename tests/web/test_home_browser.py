@@ -105,7 +105,7 @@ def test_keyboard_keeps_its_place_when_the_page_refreshes(browser: Browser, url:
         pass
     assert refresh.value.status == 204
     site.flask("campaigns", "stop", "relationship")  # something to see
-    expect(page.locator("section[aria-labelledby=campaigns]")).to_contain_text("stopped", timeout=SECONDS)
+    expect(page.locator("[role=region][aria-labelledby=campaigns]")).to_contain_text("stopped", timeout=SECONDS)
     assert page.evaluate("document.activeElement.id") == held
     site.flask("campaigns", "resume", "relationship")
 

@@ -18,7 +18,7 @@ MAILS = 60
 ANSWERS = 10
 ROWS = 12
 #: Columns of the customer file worth a look.
-FILE_FIELDS = ("nps_score", "nps_category", "nps_comment", "nps_last_surveyed_at", "nps_responded_at")
+FILE_FIELDS = ("nps_score", "nps_category", "nps_comment", "nps_responded_at", "nps_may_be_asked_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class FileRow:
     external_id: str
     name: str
     email: str
+    last_surveyed: str
     nps: dict[str, str]
 
 
@@ -127,11 +128,14 @@ def _add_file(context: Context, page: Page, rows: list[ConnectionRow]) -> None:
         except BoucleError:
             continue
         contacts = [item for item in first.items if isinstance(item, Contact)] if first else []
-        contacts.sort(key=lambda one: (not one.nps.get("nps_score"), not one.nps.get("nps_last_surveyed_at")))
-        page.file_rows = [_file_row(one) for one in contacts[:ROWS]]
+        rows_read = [_file_row(one) for one in contacts]
+        # two sorts, each stable: answered first, then those asked last, then as in the file
+        rows_read.sort(key=lambda one: one.last_surveyed, reverse=True)
+        page.file_rows = sorted(rows_read, key=lambda one: not one.nps.get("nps_score"))[:ROWS]
         return
 
 
 def _file_row(contact: Contact) -> FileRow:
     name = " ".join(part for part in (contact.first_name, contact.last_name) if part)
-    return FileRow(contact.external_id, name, contact.email or "", dict(contact.nps))
+    surveyed = contact.last_surveyed_at or contact.nps.get("nps_last_surveyed_at", "")
+    return FileRow(contact.external_id, name, contact.email or "", surveyed, dict(contact.nps))
