@@ -148,7 +148,7 @@ class LocalEngine:
                 return self._use_cases[name].run(self._context) if mine else JobReport(name)
         except BoucleError as error:
             return JobReport(name, failed=1, messages=[str(error)])
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a library that means to end the process ends its run
             told = f"{type(error).__name__}: {error}"
             if told not in self._jobs[name].told:
                 self._context.log.exception("%s failed", name)

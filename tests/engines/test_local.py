@@ -46,7 +46,7 @@ def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
 class Counting:
     """A job that counts its runs, and may be held up."""
 
-    def __init__(self, done: int = 0, problem: Exception | None = None) -> None:
+    def __init__(self, done: int = 0, problem: BaseException | None = None) -> None:
         self.runs = self.at_once = self.most_at_once = 0
         self.done, self.problem = done, problem
         self.go_on = threading.Event()
@@ -181,9 +181,9 @@ def test_what_a_job_did_wakes_those_it_made_work_for(context: Context) -> None:
     assert (second.runs, third.runs) == (1, 0)
 
 
-@pytest.mark.parametrize("problem", [ValueError("a bug"), BoucleError("the file is gone"), MemoryError()])
+@pytest.mark.parametrize("problem", [ValueError("a bug"), BoucleError("the file is gone"), SystemExit(3)])
 def test_a_job_that_fails_is_named_in_the_log_and_ends_nothing(
-    context: Context, caplog: pytest.LogCaptureFixture, problem: Exception, quick_sweeps: None
+    context: Context, caplog: pytest.LogCaptureFixture, problem: BaseException, quick_sweeps: None
 ) -> None:
     failing, other = Counting(problem=problem), Counting()
     caplog.set_level(logging.INFO, "boucle")
