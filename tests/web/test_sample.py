@@ -68,6 +68,18 @@ def test_what_is_there_already_stays_as_it_is(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"customers.csv", "workspace.toml"}
 
 
+def test_what_is_there_stays_where_the_file_system_knows_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "customers.csv").write_text("mine")
+    assert make_sample(tmp_path, TODAY) == [tmp_path / "workspace.toml"]
+    assert (tmp_path / "customers.csv").read_text() == "mine"
+
+
 def test_folder_of_the_sample_is_its_owners_alone(tmp_path: Path) -> None:
     make_sample(tmp_path / "sample", TODAY)
     assert stat.S_IMODE((tmp_path / "sample").stat().st_mode) == 0o700
