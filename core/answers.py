@@ -15,6 +15,9 @@ from enum import StrEnum
 #: A comment is cut at this many characters: some two pages, and what every CRM's text field can hold in part.
 MOST_COMMENT = 5_000
 
+#: An answer begun before the window closed, or after it, may be finished within this time: the life of a page.
+FINISH_MS = 30 * 60_000
+
 
 class Verdict(StrEnum):
     """Whether an answer counts. `dismissed`: a human said it does not."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, delete, func, insert, null, or_, select, update
 
-from core.answers import STRONG, Given, Verdict, verdict
+from core.answers import FINISH_MS, STRONG, Given, Verdict, verdict
 from core.ids import random_rowid, token_hash
 from core.keyring import Keyring
 from core.storage import touches
@@ -34,7 +34,7 @@ from core.storage.touches import LinkedTouch
 #: Fewer answers than this are never opened, and nothing that fewer share is ever shown.
 FLOOR = 5
 #: Answers opened in one transaction.
-AT_ONCE = 500
+AT_ONCE = 250
 #: Lengths a sealed answer may have: the second only for long comments that hardly compress.
 SIZES = (4_096, 24_576)
 #: Bytes before the ciphertext that name the key.
@@ -79,11 +79,14 @@ def record(
     if standing is None and answered:
         return None
     decided = verdict(given.signals)
-    late = touch.window_closes_at is not None and now >= touch.window_closes_at
+    closes_at = touch.window_closes_at
+    late = closes_at is not None and now >= closes_at
     if standing is None:
         taken = _insert(tx, touch, token, given, keyring, decided, late, channel)
     else:
-        taken = _update(tx, standing, given, keyring, decided, late)
+        # nobody knows when it was begun: whoever answered at all has a page's life after the window to finish
+        may_change = standing.sealed.late or closes_at is None or now < closes_at + FINISH_MS
+        taken = _update(tx, standing, given, keyring, decided, late, may_change)
     if taken.verdict is Verdict.CONFIRMED and not answered:
         touches.mark_answered(tx, touch.touch_id, None)
     return taken
@@ -120,14 +123,16 @@ def _insert(
     return Found(response_id, decided, sealed)
 
 
-def _update(tx: Connection, standing: Found, given: Given, keyring: Keyring, decided: Verdict, late: bool) -> Found:
+def _update(
+    tx: Connection, standing: Found, given: Given, keyring: Keyring, decided: Verdict, late: bool, may_change: bool
+) -> Found:
     before = standing.sealed
     comment = before.comment if given.comment is None else given.comment or None
     unchanged = (before.score, before.comment) == (given.score, comment)
     confirmed = standing.verdict is Verdict.CONFIRMED
     if (confirmed and (decided is Verdict.SUSPECT or unchanged)) or (unchanged and decided is Verdict.SUSPECT):
         return standing
-    if confirmed and late and not before.late:
+    if confirmed and not may_change:
         return replace(standing, edit_refused=True)
     after = replace(
         before, score=given.score, comment=comment, question=given.question, language=given.language,
@@ -246,7 +251,7 @@ def _is_over(tx: Connection, campaign_id: int, wave_id: int, now: int) -> bool:
     if tx.scalar(ended) is None:
         return False
     still_open = select(ledger.c.id).where(
-        ledger.c.campaign_id == campaign_id, ledger.c.wave_id == wave_id, ledger.c.window_closes_at > now
+        ledger.c.campaign_id == campaign_id, ledger.c.wave_id == wave_id, ledger.c.window_closes_at > now - FINISH_MS
     )
     return tx.scalar(still_open.limit(1)) is None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, func, null, select, text, update
+from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, func, null, or_, select, text, update
 
 from core.storage.people_clocks import strictest_free
 from core.storage.people_links import cancel_for_records, forget_people, settle_people, wipe_records
@@ -286,18 +286,21 @@ def erase_people(
         for statement in _ERASE:
             tx.execute(statement, {"people": chunk, "now": now})
         forget(tx, chunk, now, erased=True)
-    tx.execute(_ERASED_BEFORE, {"address": address_hash, "now": now})
+    for by_address in _ERASE_BY_ADDRESS:
+        tx.execute(by_address, {"address": address_hash, "now": now})
     _forget_mentions(tx, address)
     tx.execute(audit.insert().values(at=now, actor=actor, action="people.erase", detail={"people": len(person_ids)}))
     return len(person_ids)
 
 
 _TOUCHED = select(touches.c.id).where(touches.c.person_id.in_(PEOPLE)).scalar_subquery()
-_ANSWERED = select(responses.c.id).where(responses.c.person_id.in_(PEOPLE)).scalar_subquery()
+# answers of shared mailboxes and forwarded links name no person: they are found by the touch
+_THEIRS = or_(responses.c.person_id.in_(PEOPLE), responses.c.touch_id.in_(_TOUCHED))
+_ANSWERED = select(responses.c.id).where(_THEIRS).scalar_subquery()
 _ERASE = (
     text("UPDATE people SET opted_out_at = coalesce(opted_out_at, :now) WHERE id IN :people").bindparams(PEOPLE),
     update(response_versions).where(response_versions.c.response_id.in_(_ANSWERED)).values(comment=None, signals={}),
-    update(responses).where(responses.c.person_id.in_(PEOPLE)).values(comment=None, attributes=None, signals={}),
+    update(responses).where(_THEIRS).values(comment=None, attributes=None, signals={}),
     delete(survey_links).where(survey_links.c.touch_id.in_(_TOUCHED)),
     # payloads and error texts may name the address; a message that is leaving keeps its row for its outcome
     update(deliveries)
@@ -306,8 +309,17 @@ _ERASE = (
     update(touches).where(touches.c.person_id.in_(PEOPLE)).values(detail=""),
 )
 # of somebody whose source deleted them before
-_ERASED_BEFORE = text(
-    "UPDATE tombstones SET erased = true, opted_out_at = coalesce(opted_out_at, :now) WHERE address_hash = :address"
+_ASKED_THERE = select(touches.c.id).where(touches.c.address_hash == bindparam("address")).scalar_subquery()
+_ANSWERED_THERE = select(responses.c.id).where(responses.c.touch_id.in_(_ASKED_THERE)).scalar_subquery()
+_ERASE_BY_ADDRESS = (
+    text(
+        "UPDATE tombstones SET erased = true, opted_out_at = coalesce(opted_out_at, :now) WHERE address_hash = :address"
+    ),
+    update(response_versions)
+    .where(response_versions.c.response_id.in_(_ANSWERED_THERE))
+    .values(comment=None, signals={}),
+    update(responses).where(responses.c.touch_id.in_(_ASKED_THERE)).values(comment=None, attributes=None, signals={}),
+    delete(survey_links).where(survey_links.c.touch_id.in_(_ASKED_THERE)),
 )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, null, select, update
 
-from core.answers import Given, Verdict, verdict
+from core.answers import FINISH_MS, Given, Verdict, verdict
 from core.errors import NotFound
 from core.ids import random_rowid
 from core.keyring import Keyring
@@ -36,9 +36,6 @@ from core.storage.schema import touches as ledger
 from core.storage.touches import LinkedTouch
 from core.storage.trials import SOURCE as TRIAL
 from core.touches import TouchState
-
-#: An answer begun before the window closed, or after it, may be finished within this time: the life of a page.
-FINISH_MS = 30 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +281,7 @@ def _update(tx: Connection, asked: _Asked, standing: _Standing, given: Given, no
     unchanged = (standing.score, standing.comment) == (given.score, comment)
     if stood is Verdict.CONFIRMED and not unchanged and not _may_still_change(asked, standing, now):
         return _recorded(standing, refused=True)
-    if unchanged and (decided is stood or stood is Verdict.CONFIRMED or decided is Verdict.SUSPECT):
+    if unchanged and (stood is Verdict.CONFIRMED or decided is Verdict.SUSPECT):
         return _recorded(standing)
     values = _said(given, comment, decided, now)
     version = standing.version + 1

@@ -18,7 +18,7 @@ from hypothesis import given as with_values
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
-from core.answers import Given, Signal, Verdict
+from core.answers import FINISH_MS, Given, Signal, Verdict
 from core.clock import DAY_MS, FixedClock, from_ms
 from core.deliveries import DeliveryState
 from core.ids import token_hash
@@ -36,6 +36,7 @@ from tests.ledger import add_campaign, add_connection, add_person, add_touch, ad
 ASKED = 1_700_000_000_000
 CLOSES = ASKED + 21 * DAY_MS
 ENDS = ASKED + 10 * DAY_MS
+OVER = CLOSES + FINISH_MS
 #: A moment that no other row holds, so that it is noticed wherever it stands.
 NOW = ASKED + 123_456_789
 KEYS = Keyring({"k1": bytes(32)})
@@ -86,7 +87,7 @@ class World:
             given = Given(score, comment, language, f"Why {score}?", tuple(signals))
             return record_answer(tx, touch, token, given, keys, at)
 
-    def unseal(self, now: int = CLOSES + 1, keys: Keyring = KEYS) -> int:
+    def unseal(self, now: int = OVER, keys: Keyring = KEYS) -> int:
         with self.store.write() as tx:
             return unseal_due(tx, keys, now)
 
@@ -324,7 +325,8 @@ def test_the_same_post_again_changes_no_byte(world: World) -> None:
 def test_an_anonymous_answer_may_be_edited_until_the_window_closes(world: World) -> None:
     world.answer("ada", 9)
     assert not world.answer("ada", 8, at=CLOSES - 1).edit_refused
-    assert world.answer("ada", 2, at=CLOSES).edit_refused
+    assert world.answer("ada", 8, "finished", at=OVER - 1).late is False
+    assert world.answer("ada", 2, at=OVER).edit_refused
     late = world.answer("bo", 5, at=CLOSES)
     assert late.late and not late.edit_refused
     assert not world.answer("bo", 5, "and why", at=CLOSES + 60_000).edit_refused
@@ -388,9 +390,16 @@ def test_fewer_than_five_answers_are_never_opened(world: World) -> None:
 
 def test_nothing_is_opened_while_somebody_may_still_answer(world: World) -> None:
     answer_all(world)
-    assert [world.unseal(at) for at in (NOW, ENDS - 1, ENDS, CLOSES - 1)] == [0, 0, 0, 0]
-    assert world.unseal(CLOSES) == FLOOR
-    assert world.unseal(CLOSES) == 0
+    assert [world.unseal(at) for at in (NOW, ENDS - 1, ENDS, CLOSES - 1, OVER - 1)] == [0, 0, 0, 0, 0]
+    assert world.unseal(OVER) == FLOOR
+    assert world.unseal(OVER) == 0
+
+
+def test_nothing_is_opened_while_somebody_may_still_be_asked(world: World) -> None:
+    answer_all(world)
+    with world.store.write() as tx:
+        tx.execute(update(schema.waves).values(ends_at=OVER + DAY_MS))
+    assert [world.unseal(OVER), world.unseal(OVER + DAY_MS)] == [0, FLOOR]
 
 
 def test_opened_answers_say_what_was_said_and_nothing_of_when_or_who(world: World) -> None:
@@ -402,13 +411,13 @@ def test_opened_answers_say_what_was_said_and_nothing_of_when_or_who(world: Worl
         (5 + number, f"Said {number}", f"Why {5 + number}?") for number in range(FLOOR)
     ]
     assert {(row.answered_at, row.answer_hash, row.sealed, row.touch_id, row.person_id) for row in rows} == {
-        (CLOSES + 1, None, None, None, None)
+        (OVER, None, None, None, None)
     }
     assert {(row.language, row.late, row.partial, row.version) for row in rows} == {("fr", False, False, 1)}
     assert all(row.attributes == {"country": "FR", "plan": "pro"} for row in rows)  # the shoe size is nobody's business
     assert not old & {row.id for row in rows}  # a dump of before cannot be laid beside this one
     with world.store.read() as tx:
-        assert tx.scalar(select(schema.waves.c.unsealed_at)) == CLOSES + 1
+        assert tx.scalar(select(schema.waves.c.unsealed_at)) == OVER
 
 
 def test_whoever_said_what_the_opened_dump_is_the_same(new_world: Callable[..., World]) -> None:
@@ -429,7 +438,7 @@ def test_once_opened_no_token_finds_or_changes_an_answer(world: World) -> None:
     answer_all(world)
     world.unseal()
     before = world.dump()
-    assert world.answer("ada", 0, at=CLOSES + 2).edit_refused
+    assert world.answer("ada", 0, at=OVER + 1).edit_refused
     assert world.dump() == before
 
 
@@ -439,19 +448,19 @@ def test_late_answers_wait_until_they_are_five_themselves(new_world: Callable[..
     answer_all(world, names[:5])
     world.unseal()
     for name in names[5:9]:
-        assert world.answer(name, 0, at=CLOSES + 2).late
-    assert world.unseal(CLOSES + 3) == 0
-    world.answer(names[9], 0, at=CLOSES + 4)
-    assert world.unseal(CLOSES + 5) == 5
+        assert world.answer(name, 0, at=OVER + 2).late
+    assert world.unseal(OVER + 3) == 0
+    world.answer(names[9], 0, at=OVER + 4)
+    assert world.unseal(OVER + 5) == 5
     assert [(row.score, row.late) for row in world.responses()][:5] == [(0, True)] * 5
     with world.store.read() as tx:
-        assert tx.scalar(select(schema.waves.c.unsealed_at)) == CLOSES + 1  # of the first opening
+        assert tx.scalar(select(schema.waves.c.unsealed_at)) == OVER  # of the first opening
 
 
 def test_a_single_late_answer_is_opened_with_the_others_and_not_told_apart(world: World) -> None:
     answer_all(world)
     world.answer(PEOPLE[5], 0, at=CLOSES + 1)
-    assert world.unseal(CLOSES + 2) == FLOOR + 1
+    assert world.unseal() == FLOOR + 1
     assert {row.late for row in world.responses()} == {False}
 
 

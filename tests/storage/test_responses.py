@@ -11,14 +11,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Row, insert, select, update
 
-from core.answers import Given, Signal, Verdict
+from core.answers import FINISH_MS, Given, Signal, Verdict
 from core.clock import DAY_MS
 from core.errors import NotFound
 from core.ids import token_hash
 from core.keyring import Keyring
 from core.storage import schema
+from core.storage.people_gone import erase_people, forget
 from core.storage.responses import (
-    FINISH_MS,
     Recorded,
     StoredAnswer,
     decline,
@@ -112,6 +112,13 @@ class World:
 @pytest.fixture
 def world(store: Store) -> World:
     return World(store)
+
+
+def test_what_a_test_recipient_answers_has_a_channel_of_its_own(world: World) -> None:
+    with world.store.write() as tx:
+        tx.execute(update(schema.touches).values(source="test", person_id=None, identity_id=None, wave_id=None))
+    world.answer(9)
+    assert (world.response().channel, world.response().wave_id, world.write_backs()) == ("test", None, 0)
 
 
 # --- taking and changing --------------------------------------------------------------------------------------------
@@ -382,6 +389,25 @@ def test_an_answer_follows_the_person_as_merged_since_the_link_was_looked_up(wor
     with world.store.write() as tx:
         record_answer(tx, stale, "tok", Given(9, None, "fr"), KEYS, NOW)
     assert world.response().person_id == other
+
+
+@pytest.mark.parametrize("deleted_before", [False, True])
+def test_erasing_an_address_erases_what_was_said_from_it(world: World, deleted_before: bool) -> None:
+    hashed = b"h" * 16
+    with world.store.write() as tx:
+        person, record = add_person(tx, 1, "info@bakery.example", shared=True, address_hash=hashed)
+        world.ask(tx, person, record, "shared", address_hash=hashed)
+    world.answer(2, "I am Bo and your bread is cold", token="shared")
+    world.answer(9, "Ada's own")
+    with world.store.write() as tx:
+        if deleted_before:
+            forget(tx, [person], NOW)
+        known = [] if deleted_before else [person]
+        erase_people(tx, known, "info@bakery.example", hashed, NOW, "cli")
+        assert touch_for_link(tx, "shared") is None
+    said = {row.score: row.comment for row in world.rows(schema.responses)}
+    assert said == {2: None, 9: "Ada's own"}
+    assert {row.comment for row in world.rows(schema.response_versions)} == {None, "Ada's own"}
 
 
 # --- declining ------------------------------------------------------------------------------------------------------
