@@ -30,6 +30,10 @@ class Applied:
     state: str
     drifted: bool
 
+    def stands(self, config: dict[str, Any]) -> bool:
+        """Whether a file with these settings has nothing to write."""
+        return self.config == config and not self.drifted and self.state != "removed"
+
 
 def applied_workspace(tx: Connection) -> Applied | None:
     """The workspace as stored."""
@@ -58,6 +62,8 @@ def put_workspace(tx: Connection, config: dict[str, Any], now: int) -> None:
 
 def put_connection(tx: Connection, old: Applied | None, name: str, kind: str, config: dict[str, Any], now: int) -> None:
     """Store a connection's settings. A changed one is read whole again before the next wave."""
+    if old is not None and old.stands(config):
+        return
     values: dict[str, Any] = {"config": config, "digest": digest(config), "changed_at": now}
     if old is None:
         tx.execute(insert(connections).values(name=name, kind=kind, **values))
@@ -70,6 +76,8 @@ def put_connection(tx: Connection, old: Applied | None, name: str, kind: str, co
 
 def put_campaign(tx: Connection, old: Applied | None, config: dict[str, Any], now: int) -> None:
     """Store a campaign's settings. One that was removed is active again; a stopped or paused one stays so."""
+    if old is not None and old.stands(config):
+        return
     anonymous = bool(config.get("survey", {}).get("anonymous", False))
     values: dict[str, Any] = {
         "type": config.get("type", "nps"),

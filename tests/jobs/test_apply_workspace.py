@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from core.clock import FixedClock
 from core.errors import Invalid
 from core.jobs import apply_workspace
 from core.jobs.apply_workspace import Drift
@@ -76,8 +77,9 @@ def test_first_apply_makes_everything_and_says_so(context: Context) -> None:
         assert [row.settings for row in read_campaigns(tx)] == [campaign()]
 
 
-def test_second_apply_changes_nothing(context: Context) -> None:
+def test_second_apply_changes_nothing(context: Context, clock: FixedClock) -> None:
     apply_workspace.run(context, file())
+    clock.advance(days=1)
     with context.store.read() as tx:
         before = list(tx.execute(select(schema.connections))), list(tx.execute(select(schema.audit)))
     assert apply_workspace.run(context, file()) == []
