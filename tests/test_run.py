@@ -186,6 +186,15 @@ def test_given_keys_are_not_written_down(checkout: Path) -> None:
     assert not (checkout / "instance" / "secret_keys").exists()
 
 
+def test_folder_that_takes_no_key_is_told_without_a_stack_trace(checkout: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "secret_keys.new").mkdir(parents=True)  # root may write to a locked folder, but over no folder
+    result = run(checkout, "flask", "status", env={"BOUCLE_INSTANCE": str(state)})
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Traceback" not in result.stderr
+    assert "secret_keys could not be written" in result.stderr
+
+
 @pytest.mark.parametrize("port", ["0", "65536", "http", "80; true"])
 def test_bad_port_is_one_clear_sentence(checkout: Path, port: str) -> None:
     result = run(checkout, env={"PORT": port})
