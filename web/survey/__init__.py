@@ -1,0 +1,1 @@
+"""The survey: the mail that asks, and the pages that take the answer. Public, signed links, no session, no cookie."""
