@@ -79,6 +79,11 @@ def campaign_named(tx: Connection, name: str) -> CampaignRow:
     return _campaign(row)
 
 
+def campaign_with_id(tx: Connection, campaign_id: int) -> CampaignRow:
+    """One campaign, removed ones included: what was asked may still be answered."""
+    return _campaign(tx.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one())
+
+
 def read_connections(tx: Connection) -> list[ConnectionRow]:
     """Every connection that is not removed, in the order they were made."""
     rows = tx.execute(select(connections).where(connections.c.state != "removed").order_by(connections.c.id))

@@ -1,7 +1,7 @@
 """Writes the mail that asks: `core.ports.Composer`.
 
-A mail is made of a frame per campaign, language and kind, rendered and its CSS inlined once; what differs from person to
-person is put into that frame. So a thousand mails a second are possible, and nothing of a person enters a template.
+A mail is made of a frame per campaign, language and kind, rendered and its CSS inlined once; what differs from person
+to person is put into that frame. So a thousand mails a second are possible, and nothing of a person enters a template.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _recipient(request: InvitationRequest) -> str:
 def _templates(escape: bool) -> Environment:
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=escape,  # the text part is no HTML
+        autoescape=escape,  # noqa: S701  # the text part is no HTML
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

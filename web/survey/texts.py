@@ -88,7 +88,7 @@ ENGLISH = Texts(
     hello_name="Hello {name},",
     reminder="A few days ago we asked you one question. If you have a moment, your answer still helps us.",
     shared="This message goes to everybody who reads this mailbox; one answer for all of you is enough.",
-    how="Choose a number. The page it opens lets you add a word, and nothing is sent before you press the button there.",
+    how="Choose a number. The page it opens lets you add a word; nothing is sent before you press the button there.",
     how_text="Answer here, from 0 (not at all likely) to 10 (extremely likely):",
     anonymous="Your answer is anonymous: we do not learn who gave it.",
     why="You receive this message because you are a customer of {brand}.",
@@ -125,8 +125,8 @@ ENGLISH = Texts(
     stop_button="Yes, no more surveys",
     stopped="Done: no more surveys",
     stopped_more="You will not receive surveys from {brand} any more.",
-    trademark="Net Promoter®, NPS® and the NPS-related emoticons are registered trademarks, and Net Promoter Score℠ and Net"
-    " Promoter System℠ are service marks, of Bain & Company, Inc., NICE Systems, Inc. and Fred Reichheld.",
+    trademark="Net Promoter®, NPS® and the NPS-related emoticons are registered trademarks, and Net Promoter Score℠ and"
+    " Net Promoter System℠ are service marks, of Bain & Company, Inc., NICE Systems, Inc. and Fred Reichheld.",
 )
 
 FRENCH = Texts(
@@ -144,8 +144,8 @@ FRENCH = Texts(
     " n’y appuyiez sur le bouton.",
     how_text="Répondez ici, de 0 (pas du tout probable) à 10 (extrêmement probable) :",
     anonymous="Votre réponse est anonyme : nous ne saurons pas qui l’a donnée.",
-    why="Vous recevez ce message parce que vous êtes client de {brand}.",
-    no_more="Ne plus recevoir d’enquêtes de {brand}",
+    why="{brand} vous écrit parce que vous êtes client.",
+    no_more="Ne plus recevoir d’enquêtes",
     progress_score="Étape 1 sur 2 : votre note",
     progress_comment="Étape 2 sur 2 : un mot d’explication",
     promoter="Qu’appréciez-vous le plus chez {brand} ?",
@@ -159,9 +159,9 @@ FRENCH = Texts(
     add_comment="Ajouter",
     your_score="Votre note : {score}",
     choose_score="Veuillez choisir un chiffre de 0 à 10.",
-    reload="Cette page était ouverte depuis un moment. Appuyez encore une fois sur le bouton ; votre texte est conservé.",
+    reload="Cette page était ouverte depuis un moment. Appuyez encore une fois sur le bouton ; votre texte est là.",
     thanks="Merci, votre réponse est bien arrivée.",
-    thanks_more="Vous pouvez fermer cette page. Jusqu’à la fin de l’enquête, le même lien permet de modifier la réponse.",
+    thanks_more="Vous pouvez fermer cette page. Jusqu’à la fin de l’enquête, le même lien permet de la modifier.",
     answered_before="Vous avez déjà répondu. Vous pouvez modifier votre réponse ici.",
     closed="Cette enquête est terminée",
     closed_more="Votre réponse reste telle quelle. Merci de l’avoir donnée.",
@@ -174,10 +174,10 @@ FRENCH = Texts(
     expired="Cette enquête est terminée depuis longtemps",
     expired_more="Les réponses n’y sont plus prises en compte. Merci tout de même.",
     stop_title="Plus d’enquêtes",
-    stop_question="Ne plus vous envoyer d’enquêtes de {brand} ?",
+    stop_question="Souhaitez-vous ne plus recevoir d’enquêtes ({brand}) ?",
     stop_button="Oui, plus d’enquêtes",
     stopped="C’est fait : plus d’enquêtes",
-    stopped_more="Vous ne recevrez plus d’enquêtes de {brand}.",
+    stopped_more="{brand} ne vous enverra plus d’enquêtes.",
     trademark="Net Promoter®, NPS® et les émoticônes liées au NPS sont des marques déposées, Net Promoter Score℠ et Net"
     " Promoter System℠ des marques de service, de Bain & Company, Inc., NICE Systems, Inc. et Fred Reichheld.",
 )

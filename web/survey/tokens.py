@@ -49,7 +49,7 @@ def read_nonce(keyring: Keyring, token: str, text: str, now: int) -> Nonce | Non
     if len(payload) != _PAYLOAD.size or len(signature) != _SIGNATURE_BYTES:
         return None
     keys = keyring.derive_all(_PURPOSE)
-    if not any([hmac.compare_digest(_signature(key, token, payload), signature) for key in keys]):
+    if not any(hmac.compare_digest(_signature(key, token, payload), signature) for key in keys):
         return None
     issued_at, score, _ = _PAYLOAD.unpack(payload)
     if not -SKEW_MS <= now - issued_at < VALID_MS:
