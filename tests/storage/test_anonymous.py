@@ -420,6 +420,17 @@ def test_opened_answers_say_what_was_said_and_nothing_of_when_or_who(world: Worl
         assert tx.scalar(select(schema.waves.c.unsealed_at)) == OVER
 
 
+def test_opened_answers_are_not_in_the_order_of_the_sealed_ones(new_world: Callable[..., World]) -> None:
+    moved = []
+    for _ in range(6):  # that six runs keep the order of five answers by chance: 120^-6
+        world = new_world()
+        given = {world.answer(name, score).response_id or 0: score for score, name in enumerate(PEOPLE[:FLOOR])}
+        world.unseal()
+        opened = sorted(world.responses(), key=lambda row: row.id)
+        moved.append([row.score for row in opened] != [given[response_id] for response_id in sorted(given)])
+    assert any(moved)
+
+
 def test_whoever_said_what_the_opened_dump_is_the_same(new_world: Callable[..., World]) -> None:
     said = [(number, f"Said {number}") for number in range(len(PEOPLE))]
     dumps = []

@@ -8,6 +8,7 @@ import click
 
 from core.clock import from_ms
 from core.storage import audit
+from core.storage.responses import dismiss as dismiss_response
 from core.storage.responses import release as release_response
 from core.storage.status import suspect_rows
 from web.cli.output import command, context, json_option, print_json, print_table, say, when
@@ -47,10 +48,23 @@ def release(response_id: int) -> None:
     """Let a suspect answer count: a human has looked at it."""
     built = context()
     with built.store.write() as tx:
-        release_response(tx, response_id, built.clock.now_ms())
-        audit.note(tx, "cli", "responses.release", str(response_id), {}, built.clock.now_ms())
+        now = built.clock.now_ms()
+        release_response(tx, response_id, now)
+        audit.note(tx, "cli", "responses.release", str(response_id), {}, now)
     click.echo(f"answer {response_id} counts now")
 
 
-for _command in (list_, release):
+@command("dismiss")
+@click.argument("response_id", type=int, metavar="ID")
+def dismiss(response_id: int) -> None:
+    """Say that an answer does not count; what was written back of it is taken back."""
+    built = context()
+    with built.store.write() as tx:
+        now = built.clock.now_ms()
+        dismiss_response(tx, response_id, now)
+        audit.note(tx, "cli", "responses.dismiss", str(response_id), {}, now)
+    click.echo(f"answer {response_id} does not count")
+
+
+for _command in (list_, release, dismiss):
     group.add_command(_command)
