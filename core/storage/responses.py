@@ -151,20 +151,38 @@ def latest_scores(tx: Connection, keyring: Keyring, limit: int) -> list[LatestSc
 
     `keyring` is not used: what is sealed is opened by `anonymous.unseal_due` alone, for nobody earlier.
     """
+    newest: list[tuple[int, int]] = []
+    for campaign_id in tx.scalars(select(campaigns.c.id)).all():  # each from the end of its part of the index
+        newest += _newest(tx, campaign_id, limit)
+    chosen = [response_id for _, response_id in sorted(newest, reverse=True)[:limit]]
+    rows = {row.id: _latest(row) for row in tx.execute(_SHOWN.where(responses.c.id.in_(chosen)))}
+    return [rows[response_id] for response_id in chosen]
+
+
+def _newest(tx: Connection, campaign_id: int, limit: int) -> list[tuple[int, int]]:
+    """(moment, id) of the newest confirmed answers of a campaign; sealed ones, which have no time, fill up as 0."""
+    r = responses.c
+    counting = select(r.answered_at, r.id).where(r.campaign_id == campaign_id, r.verdict == Verdict.CONFIRMED)
+    timed = counting.where(r.answered_at.is_not(null())).order_by(r.answered_at.desc(), r.id.desc()).limit(limit)
+    found = [(row[0], row[1]) for row in tx.execute(timed)]
+    sealed = counting.where(r.answered_at.is_(null())).limit(limit - len(found))
+    return found + [(0, row[1]) for row in tx.execute(sealed)]
+
+
+def _shown() -> Any:
     r, i = responses.c, identities.c
-    rows = tx.execute(
+    return (
         select(
-            r.score, r.comment, r.answered_at, r.touch_id, r.person_id, r.mismatch, i.first_name, i.last_name, i.email,
-            campaigns.c.name, campaigns.c.anonymous,
+            r.id, r.score, r.comment, r.answered_at, r.touch_id, r.person_id, r.mismatch, i.first_name, i.last_name,
+            i.email, campaigns.c.name, campaigns.c.anonymous,
         )
         .join(campaigns, campaigns.c.id == r.campaign_id)
         .outerjoin(ledger, ledger.c.id == r.touch_id)
         .outerjoin(identities, i.id == func.coalesce(r.identity_id, ledger.c.identity_id))
-        .where(r.verdict == Verdict.CONFIRMED)
-        .order_by(r.answered_at.is_(null()), r.answered_at.desc(), r.id)
-        .limit(limit)
     )  # fmt: skip
-    return [_latest(row) for row in rows]
+
+
+_SHOWN = _shown()
 
 
 def _latest(row: Any) -> LatestScore:
