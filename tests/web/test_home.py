@@ -37,7 +37,7 @@ def client(site: Installation) -> Iterator[FlaskClient]:
 
 def write_mail(client: FlaskClient, key: str = "a1:invite", html: str = "<p>Hello</p>", **values: str) -> str:
     """A mail in the local mailbox; returns its address on the start page."""
-    words = {
+    words: dict[str, Any] = {
         "key": key, "external_id": "1", "email": "ada@acme.example", "name": "Ada Promoter", "language": "en",
         "subject": "How likely are you to recommend Acme?", "html": html, "text": "Hello in text",
         "survey_url": "http://127.0.0.1/s/tokentokentoken", "unsubscribe_url": "http://127.0.0.1/u/tokentokentoken",
