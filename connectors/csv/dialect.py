@@ -21,7 +21,7 @@ HEAD = 1024 * 1024
 LONGEST_LINE = 16 * 1024 * 1024
 BOM = b"\xef\xbb\xbf"
 #: Records handled at once: few enough to stay in the processor's cache, which halves the time per record.
-BATCH = 500
+BATCH = 250
 DELIMITERS = (",", ";", "\t")
 SAMPLE_LINES = 30
 FALLBACK = "cp1252"
@@ -57,9 +57,12 @@ class Records:
         self.raws.append(raw)
         self.rows.append(cells)  # type: ignore[attr-defined]
 
-    def usable(self) -> list[tuple[int, list[str]]]:
-        """Line and cells of those that have any."""
-        return [(line, cells) for line, cells in zip(self.lines, self.rows, strict=True) if cells is not None]
+    def usable(self) -> tuple[Sequence[int], Sequence[list[str]]]:
+        """Lines and cells of those that have any, in parallel."""
+        if None not in self.rows:
+            return self.lines, self.rows  # type: ignore[return-value]
+        lines = [line for line, cells in zip(self.lines, self.rows, strict=True) if cells is not None]
+        return lines, [cells for cells in self.rows if cells is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,8 @@ def _refuse_what_is_no_text(head: bytes, config: CsvConfig) -> None:
     for start, reason in _NOT_TEXT.items():
         if head.startswith(start):
             raise Misconfigured(f"{config.path} {reason}", field="path")
-    odd = len(head) - len(head.translate(None, delete=_CONTROL))
-    if b"\0" in head.splitlines()[0] or odd > max(16, len(head) // 20):
+    names = head.splitlines()[0]
+    if names != names.translate(None, delete=_CONTROL):
         raise Misconfigured(f"{config.path} is no text: save it as CSV UTF-8", field="path")
 
 

@@ -9,7 +9,7 @@ not a whole one, so it leaves no watermark, and the next one begins at the begin
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date
 from hashlib import blake2b
@@ -110,8 +110,9 @@ class Reading:
         for records in read_records(self._file, self.layout, self._line):
             before = bisect_left(records.lines, cursor.line)
             self._take(records, before)
-            rows = [(line, cells) for line, cells in records.usable() if line < cursor.line]
-            self._seen.add([self._contacts.id_of(cells) for _, cells in rows], [line for line, _ in rows])
+            lines, rows = records.usable()
+            here = bisect_left(lines, cursor.line)
+            self._seen.add([self._contacts.id_of(cells) for cells in rows[:here]], lines[:here])
             if before < len(records.raws) or self._offset >= cursor.offset:
                 break
         if (self._offset, self._hash.hexdigest()) != (cursor.offset, cursor.before):
@@ -228,27 +229,29 @@ class ContactMaker:
 
     def make(self, records: Records, seen: SeenIds, contacts: list[ContactRecord], bad: list[BadRecord]) -> None:
         """Add the contacts of these records, and what is wrong with the others, in the order of the file."""
-        rows = records.usable()
+        lines, rows = records.usable()
         column = self._columns.id_column
-        ids = [cells[column].strip() for _, cells in rows]
+        ids = [cells[column].strip() for cells in rows]
         if self._columns.id_is_email:
             ids = [one.lower() for one in ids]
-        known = seen.add(ids, [line for line, _ in rows])
+        known = seen.add(ids, lines)
         wrong = [(records.lines[position], problem) for position, problem in records.problems.items()]
-        for number, made in enumerate(self._contacts(ids, rows)):
+        for number, made in enumerate(self._contacts(ids, lines, rows)):
             if made is None:
-                wrong.append((rows[number][0], self._complaint(ids[number], rows[number][1])))
+                wrong.append((lines[number], self._complaint(ids[number], rows[number])))
             elif number in known:
                 wrong.append((made.line, f'has the id "{_short(ids[number])}" of line {known[number]}: {_DOUBLE}'))
             else:
                 contacts.append(made)
         bad.extend(BadRecord(f"line {line}", reason) for line, reason in sorted(wrong) if reason)
 
-    def _contacts(self, ids: list[str], rows: list[tuple[int, list[str]]]) -> Iterator[Contact | None]:
+    def _contacts(
+        self, ids: Sequence[str], lines: Sequence[int], rows: Sequence[list[str]]
+    ) -> Iterator[Contact | None]:
         """The contact of each row; None if something is wrong with it. One long loop: calls cost more than the work."""
         pick, strip, attribute_columns, nps_columns = self._pick, str.strip, self._attributes, self._nps
         days, yes, languages, holds, empty = self._days, self._yes, self._languages, self._holds, self._empty
-        for external_id, (line, cells) in zip(ids, rows, strict=True):
+        for external_id, line, cells in zip(ids, lines, rows, strict=True):
             cells.append("")  # where the index -1 of a missing column leads
             values = [*map(strip, pick(cells))]
             (_, email, first_name, last_name, company, language, country, time_zone, phone, owner, since, opted_out,

@@ -8,7 +8,7 @@ millions. The table has one size up to a million rows; when it is nearly full an
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 SMALL, LARGE = 1 << 14, 1 << 21
 #: Bytes of a file for which the small table will do.
@@ -32,17 +32,16 @@ class SeenIds:
             self._table = array("q", bytes(8 * self._slots))
             self._used = 0
         self._used += len(ids)
-        numbered = list(enumerate(map(hash, ids)))
-        if "" in ids:
-            numbered = [one for one in numbered if ids[one[0]]]
+        numbered: Iterable[tuple[int, int]] = enumerate(map(hash, ids))
         known: dict[int, int] = {}
-        for table in self._full:
-            known |= self._find(table, numbered)
-        if known:
+        if self._full or "" in ids:
+            numbered = [one for one in numbered if ids[one[0]]]
+            for table in self._full:
+                known |= self._find(table, numbered)
             numbered = [one for one in numbered if one[0] not in known]
         return known | self._keep(numbered, lines)
 
-    def _keep(self, numbered: Sequence[tuple[int, int]], lines: Sequence[int]) -> dict[int, int]:
+    def _keep(self, numbered: Iterable[tuple[int, int]], lines: Sequence[int]) -> dict[int, int]:
         table, last = self._table, self._slots - 1
         known: dict[int, int] = {}
         for number, hashed in numbered:

@@ -220,7 +220,7 @@ def learn_dates(source: BinaryIO, layout: Layout, columns: ColumnMap) -> dict[in
     looked_at = 0
     source.seek(layout.body_offset)
     for records in read_records(source, layout, layout.first_line):
-        for _, cells in records.usable():
+        for cells in records.usable()[1]:
             found |= {i: style for i in wanted if i not in found and (style := date_style(cells[i]))}
         looked_at += len(records.raws)
         if looked_at >= SAMPLE or wanted <= found.keys():
