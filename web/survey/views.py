@@ -304,7 +304,7 @@ def _wake() -> None:
     """Scores are written back within seconds where a worker runs here; elsewhere the sweep finds them."""
     worker = current_app.extensions.get("boucle_worker")
     if worker is not None:
-        worker.engine.wake("push_scores")
+        worker.wake("push_scores")
 
 
 def _context() -> Context:
