@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_seriali
 from core.audience import Audience, parse_audience
 
 LANGUAGES = ("en", "fr")
+#: One reminder by default, 5 to 7 days later (the contact-frequency rule).
+REMINDER_DAYS = 6
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -242,7 +244,7 @@ class Campaign(Model):
     sample: Annotated[int, Field(ge=1)] | None = None
     margin: Annotated[float, Field(gt=0, le=100)] | None = None
     send_window: SendWindow | None = None
-    reminder_days: Annotated[int, Field(ge=1, le=60)] | None = None
+    reminder_days: Annotated[int, Field(ge=0, le=60)] | None = None  # 0: none; absent: see `reminds_after_days`
     window_days: Annotated[int, Field(ge=1, le=365)] = 21
     expected_response_rate: Annotated[float, Field(gt=0, le=1)] = 0.15
     blocked: Literal["wait", "skip"] | None = None
@@ -287,6 +289,13 @@ class Campaign(Model):
         for key in NOT_YET:
             if key in self.model_fields_set:  # a key that is accepted and ignored would break a promise in silence
                 yield Conflict((key,), f"{key} is not available in this release; leave it out")
+
+    @property
+    def reminds_after_days(self) -> int | None:
+        """When the one reminder is due; None for none. By default there is one, if the survey window lasts for it."""
+        if self.reminder_days is None:
+            return REMINDER_DAYS if self.window_days > REMINDER_DAYS else None
+        return self.reminder_days or None
 
     @property
     def waits(self) -> bool:

@@ -76,7 +76,7 @@ def _remind_all(context: Context) -> int:
     reminded = 0
     for row in rows:
         sender = senders.get(row.settings.sender)
-        if workspace is not None and sender is not None and row.state == "active" and row.settings.reminder_days:
+        if workspace is not None and sender is not None and row.state == "active" and row.settings.reminds_after_days:
             reminded += _remind(context, workspace, row, sender)
     return reminded
 
@@ -86,7 +86,7 @@ def _remind(context: Context, workspace: Workspace, row: CampaignRow, sender: in
     while not context.stopping.is_set():
         with context.store.write() as tx:
             now = context.clock.now_ms()
-            asked_before = now - (row.settings.reminder_days or 0) * DAY_MS
+            asked_before = now - (row.settings.reminds_after_days or 0) * DAY_MS
             reserved_after = now - (row.settings.window_days + SLACK_DAYS) * DAY_MS
             due = sends.due_reminders(tx, row.id, asked_before, reserved_after, now, BATCH)
             for touch in due:

@@ -52,7 +52,7 @@ def test_campaign_that_names_least_sends_at_any_hour_without_limit() -> None:
     assert found.type == "nps"
     assert found.send_window is None
     assert found.daily_limit is None
-    assert found.reminder_days is None
+    assert found.reminds_after_days == 6
     assert found.write_back == ()
     assert (found.priority, found.purpose) == (0, "")
     assert (found.window_days, found.expected_response_rate) == (21, 0.15)
@@ -145,3 +145,14 @@ def test_settings_survive_the_database() -> None:
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValidationError):
         campaign().sender = "other"
+
+
+@pytest.mark.parametrize(
+    ("keys", "days"),
+    [({}, 6), ({"reminder_days": 5}, 5), ({"reminder_days": 0}, None), ({"window_days": 6}, None)],
+)
+def test_there_is_one_reminder_unless_it_is_switched_off_or_would_come_too_late(
+    keys: dict[str, int], days: int | None
+) -> None:
+    found = Campaign.model_validate({"name": "r", "source": "crm", "sender": "mail", "every_days": 90, **keys})
+    assert found.reminds_after_days == days

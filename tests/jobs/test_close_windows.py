@@ -185,7 +185,7 @@ def test_a_campaign_that_does_not_run_reminds_nobody(
 
 
 def test_without_reminder_days_nobody_is_reminded(context: Context, store: Store, clock: FixedClock) -> None:
-    ledger = Ledger(store, clock.now_ms(), reminder_days=None)
+    ledger = Ledger(store, clock.now_ms(), reminder_days=0)
     touch = ledger.ask(clock.now_ms() - 7 * DAY_MS)
     assert close_windows.run(context).done == 0
     assert ledger.deliveries(touch) == []
