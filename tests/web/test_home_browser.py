@@ -84,7 +84,7 @@ def test_newcomer_answers_a_mail_and_sees_the_score_arrive(browser: Browser, url
     expect(
         page.get_by_role("region", name="Latest answers").or_(page.locator("section[aria-labelledby=scores]"))
     ).to_contain_text("Ada Promoter")
-    expect(page.get_by_role("status")).to_contain_text("./run flask why")
+    expect(page.get_by_role("status")).to_contain_text("./run flask why ada@acme.example")
     assert complaints == []
 
 

@@ -17,8 +17,8 @@ from core.storage.settings import ConnectionRow, read_connections, read_workspac
 MAILS = 60
 ANSWERS = 10
 ROWS = 12
-#: Columns of the customer file worth a look.
-FILE_FIELDS = ("nps_score", "nps_category", "nps_comment", "nps_responded_at", "nps_may_be_asked_at")
+#: What of the customer file is worth a look, the score first: a phone shows no more.
+FILE_FIELDS = ("nps_score", "nps_category", "nps_comment", "last_surveyed", "nps_responded_at", "nps_may_be_asked_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,12 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A row of a customer file."""
+    """A row of a customer file; `values` by the names of FILE_FIELDS."""
 
     external_id: str
     name: str
     email: str
-    last_surveyed: str
-    nps: dict[str, str]
+    values: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -130,12 +129,12 @@ def _add_file(context: Context, page: Page, rows: list[ConnectionRow]) -> None:
         contacts = [item for item in first.items if isinstance(item, Contact)] if first else []
         rows_read = [_file_row(one) for one in contacts]
         # two sorts, each stable: answered first, then those asked last, then as in the file
-        rows_read.sort(key=lambda one: one.last_surveyed, reverse=True)
-        page.file_rows = sorted(rows_read, key=lambda one: not one.nps.get("nps_score"))[:ROWS]
+        rows_read.sort(key=lambda one: one.values["last_surveyed"], reverse=True)
+        page.file_rows = sorted(rows_read, key=lambda one: not one.values.get("nps_score"))[:ROWS]
         return
 
 
 def _file_row(contact: Contact) -> FileRow:
     name = " ".join(part for part in (contact.first_name, contact.last_name) if part)
     surveyed = contact.last_surveyed_at or contact.nps.get("nps_last_surveyed_at", "")
-    return FileRow(contact.external_id, name, contact.email or "", surveyed, dict(contact.nps))
+    return FileRow(contact.external_id, name, contact.email or "", {**contact.nps, "last_surveyed": surveyed})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -129,7 +130,8 @@ def next_step(page: Page, has_worker: bool) -> tuple[str, str]:
     if page.broken:
         return "next_broken", f"./run flask connections check {page.broken}"
     if page.answered:
-        return "next_answered", "./run flask why ADDRESS"
+        address = next((one.email for one in page.answers if one.email), "ADDRESS")
+        return "next_answered", f"./run flask why {shlex.quote(address)}"
     if page.mails:
         return "next_open", ""
     if not has_worker:
