@@ -120,7 +120,7 @@ class Style:
 
     def write(self, text: str, encoding: str, *, quoted: bool = False) -> bytes:
         """A cell; `quoted` if the one it replaces was."""
-        needed = any(sign in text for sign in (self.delimiter, '"', "\n", "\r")) or text != text.strip()
+        needed = any(sign in text for sign in (self.delimiter, '"', "\n", "\r"))
         if needed or quoted or self.quote_all:
             text = '"' + text.replace('"', '""') + '"'
         return text.encode(encoding, "replace")

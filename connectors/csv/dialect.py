@@ -188,11 +188,10 @@ def read_records(file: BinaryIO, layout: Layout, line: int) -> Iterator[Records]
     for lines, final in _lines(file):
         lines = carried + lines if carried else lines
         texts, doubtful = _decode(lines, layout.encoding)
+        carried = []
         records = _plain(lines, texts, layout, line) if not doubtful else None
         if records is None:
             records, carried = _one_by_one(lines, texts, layout, line, doubtful, final)
-        else:
-            carried = []
         if records.raws:
             yield records
         line += len(lines) - len(carried)

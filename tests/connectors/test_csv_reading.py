@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from connectors import build
-from connectors.csv import Csv
+from connectors.csv import Csv, dialect
 from connectors.csv.reading import PAGE
 from connectors.csv.seen import SeenIds
 from core.errors import Misconfigured, Unavailable
@@ -196,6 +196,11 @@ def test_the_companys_own_date_of_the_last_survey_is_the_one_read(path: Path) ->
     assert own.nps == ours.nps == {"nps_last_surveyed_at": "2025-01-01"}
 
 
+def test_our_own_column_of_the_last_survey_comes_before_a_guess(path: Path) -> None:
+    text = "id,last surveyed,nps_last_surveyed_at\n1,2026-03-04,2026-11-20\n"
+    assert contacts(path, text)["1"].last_surveyed_at == "2026-11-20"
+
+
 def test_our_columns_may_have_names_of_the_companys(path: Path) -> None:
     (found,) = contacts(path, "id,Note NPS\n1,9\n", fields={"nps_score": "Note NPS"}).values()
     assert found.nps == {"nps_score": "9"}
@@ -303,6 +308,30 @@ def test_a_quotation_mark_that_would_swallow_the_whole_file_does_not(path: Path)
     good, bad = complaints(path, 'id,email,société\n1,"p1@x.example,Client\n' + rows)
     assert len(good) == 39_999
     assert [where for where, _ in bad] == ["line 2"]
+
+
+def test_quotation_marks_that_pair_up_over_rows_cost_no_row_between_them(path: Path) -> None:
+    good, bad = complaints(path, 'id,x\n1,"a\n2,b\n3,c",d\n4,e\n')
+    assert good == ["2", "4"]
+    assert [where for where, _ in bad] == ["line 2", "line 4"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_where_the_file_happens_to_be_cut_into_blocks_makes_no_difference(
+    path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["id,x", "1,a", '2,"b', '""', 'c"', "3,", "4", '5,"d', "6,e", "", "7,é"]
+    path.write_bytes(end.join(rows).encode())
+    expected = read(connect(path))
+    assert [one.line for one in contacts_of(expected).values()] == [2, 3, 6, 9, 11]
+    for size in (*range(1, 60), 10_000):
+        monkeypatch.setattr(dialect, "BLOCK", size)
+        for batch in (1, 2, 100):
+            monkeypatch.setattr(dialect, "BATCH", batch)
+            pages = read(connect(path))
+            assert [page.bad for page in pages] == [page.bad for page in expected]
+            assert contacts_of(pages) == contacts_of(expected)
+            assert pages[-1].bookmark == expected[-1].bookmark
 
 
 def test_a_quotation_mark_inside_a_cell_is_a_sign_like_others(path: Path) -> None:
@@ -437,6 +466,15 @@ def test_content_that_comes_back_after_a_broken_read_of_another_is_read_again(pa
     assert list(contacts_of(read(connect(path), broken))) == ["1", "2"]
 
 
+def test_a_change_before_the_cursor_begins_anew(path: Path) -> None:
+    many(path)
+    first = next(connect(path).read_contacts(Bookmark()))
+    path.write_text(path.read_text(encoding="utf-8").replace("p7@", "q7@"), encoding="utf-8")
+    pages = read(connect(path), first.bookmark)
+    assert pages[-1].full
+    assert contacts_of(pages)["7"].email == "q7@client.example"
+
+
 def test_a_file_cut_short_before_the_cursor_is_read_from_the_beginning(path: Path) -> None:
     many(path)
     first = next(connect(path).read_contacts(Bookmark()))
@@ -477,6 +515,7 @@ def test_ids_are_remembered_beyond_one_table() -> None:
         ids = [str(n) for n in range(start, start + 1000)]
         assert seen.add([*ids, ""], [n + 2 for n in range(start, start + 1001)]) == {}
     assert seen.add(["59999", "", "new", "0", "new"], [1, 2, 3, 4, 5]) == {0: 60_001, 3: 2, 4: 3}
+    assert seen.add([str(n) for n in range(60_000)], range(60_000)) == {n: n + 2 for n in range(60_000)}
 
 
 _READ = """
