@@ -11,14 +11,17 @@ import click
 import pytest
 
 from core.workspace_file import Surroundings, parse_workspace_file
+from tests.web.app import Installation
 from tools.docs import PAGES, write_pages
 from web.cli import COMMANDS, Commands
-from web.wiring import Catalogue
+from web.wiring import Catalogue, prepare_database
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 #: `flask people erase --json`, in prose or in a block; a word in capitals is something the reader fills in.
-FLASK = re.compile(r"\bflask ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*(?![\w.-]))?)((?: (?:--?[a-z][a-z-]*|[A-Z][A-Z.]*|\S+\.toml))*)")
+FLASK = re.compile(
+    r"\bflask ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*(?![\w.-]))?)((?: (?:--?[a-z][a-z-]*|[A-Z][A-Z.]*|\S+\.toml))*)"
+)
 RUN = re.compile(r"\./run ([a-z]+)\b")
 VARIABLE = re.compile(r"\bBOUCLE_[A-Z_]+\b")
 #: Read by the tests and by nothing else.
@@ -145,6 +148,19 @@ def test_workspace_files_in_the_documents_are_accepted() -> None:
     assert found
     for name, block in found:
         parse_workspace_file(block, name, ROOT, Surroundings(Catalogue()))
+
+
+def test_proxy_lets_through_what_respondents_and_vendors_need_and_nothing_else(tmp_path: Path) -> None:
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (public,) = re.findall(r"location ~ (\S+) \{", operations)
+    site = Installation(tmp_path)
+    prepare_database(site.settings)
+    app = site.app()
+    for rule in app.url_map.iter_rules():
+        blueprint = rule.endpoint.partition(".")[0]
+        is_public = re.match(public, rule.rule) is not None
+        assert is_public == (blueprint in ("survey", "webhooks")), rule.rule
+    app.extensions["boucle"].store.close()
 
 
 @pytest.mark.parametrize("name", ["README.md"])
