@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 from connectors.base import Connector
@@ -41,7 +42,10 @@ class Csv(Connector[CsvConfig]):
         columns = reading.columns
         known_by = columns.names[columns.id_column]
         note = f'{reading.layout.describe()}; a customer is known by "{known_by}"'
-        return Account(f"csv:{os.path.realpath(self.config.path)}", str(self.config.path), note)
+        real = Path(os.path.realpath(self.config.path))
+        if not (os.access(real, os.W_OK) and os.access(real.parent, os.W_OK | os.X_OK)):
+            note += "; scores cannot be written back, because the file or its folder may not be written to"
+        return Account(f"csv:{real}", str(self.config.path), note)
 
     def reaches_outside(self) -> bool:
         return False

@@ -29,7 +29,7 @@ _DATE = re.compile(
 
 @lru_cache(maxsize=16)
 def _cell_pattern(delimiter: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb'"[^"]*+(?:""[^"]*+)*+"|[^' + re.escape(delimiter) + rb"]*+")
+    return re.compile(rb'"[^"]*+(?:""[^"]*+)*"|[^' + re.escape(delimiter) + rb"]*+")
 
 
 def split_cells(body: bytes, delimiter: str) -> list[bytes]:

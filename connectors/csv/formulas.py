@@ -1,7 +1,7 @@
 """What a customer wrote must not run as a formula when a colleague opens the file in a spreadsheet.
 
-https://owasp.org/www-community/attacks/CSV_Injection: a text that begins with = + - @ (or their wide forms), after white
-space or not, gets an apostrophe in front, which spreadsheets take for "this is text". Reading takes it off again.
+https://owasp.org/www-community/attacks/CSV_Injection: a text that begins with = + - @ (or their wide forms), after
+white space or not, gets an apostrophe in front, which spreadsheets take for "this is text". Reading takes it off again.
 """
 
 from __future__ import annotations

@@ -52,23 +52,38 @@ def replace(path: Path, copy: Copy) -> bool:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """The file that has this name, locked: by the time a lock is had, the name may belong to another one."""
+    """The file that has this name, locked: by the time a lock is had, the name may belong to another one.
+
+    Opened for writing, though nothing is written into it: who may not, may not replace it either.
+    """
     give_up_at = time.monotonic() + LOCK_SECONDS
     while True:
-        file = path.open("rb")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _same_file(os.fstat(file.fileno()), path):
+            file = path.open("r+b")
+        except PermissionError as error:
+            raise Unavailable(f"scores cannot be written into {path}: it may not be written to") from error
+        try:
+            if _lock(file) and _same_file(os.fstat(file.fileno()), path):
                 return file
-            file.close()
-        except BlockingIOError:
-            file.close()
-            if time.monotonic() > give_up_at:
-                raise KeepsChanging(f"{path} is being written to by another process of ours") from None
-            time.sleep(POLL_SECONDS)
         except BaseException:
             file.close()
             raise
+        file.close()
+        if time.monotonic() > give_up_at:
+            raise KeepsChanging(f"{path} is being written to by another process of ours")
+        time.sleep(POLL_SECONDS)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Take the lock; False if another process has it. Where a file system knows no locks, we are alone."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return True
 
 
 def _attempt(path: Path, source: BinaryIO, copy: Copy) -> bool | None:
@@ -87,7 +102,6 @@ def _attempt(path: Path, source: BinaryIO, copy: Copy) -> bool | None:
         if not _unchanged(path, source, before, signature):
             return None
         part.rename(path)
-        _sync_folder(path.parent)
     except FileNotFoundError:
         return None  # the copy is gone: another process of ours, after the file was replaced, took it for debris
     except OSError as error:
@@ -95,6 +109,7 @@ def _attempt(path: Path, source: BinaryIO, copy: Copy) -> bool | None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
     return True
 
 
@@ -153,11 +168,13 @@ def _remove_debris(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Put the new name on the disk, where the file system can: the old or the new file is there in any case."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _told(path: Path, error: OSError) -> Unavailable:

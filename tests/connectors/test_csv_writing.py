@@ -530,10 +530,20 @@ def test_a_folder_that_may_not_be_written_to_is_told(path: Path) -> None:
     path.write_text("id\n1\n", encoding="utf-8")
     path.parent.chmod(0o500)
     try:
-        with pytest.raises(Unavailable, match="files cannot be made in its folder: permission denied"):
+        with pytest.raises(Unavailable, match="may not be written to: permission denied"):
             write(connect(path), score("1"))
+        assert "scores cannot be written back" in connect(path).check().note
     finally:
         path.parent.chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_may_not_be_written_to_is_not_replaced(path: Path) -> None:
+    path.write_text("id\n1\n", encoding="utf-8")
+    path.chmod(0o444)
+    with pytest.raises(Unavailable, match="it may not be written to"):
+        write(connect(path), score("1"))
+    assert path.read_text(encoding="utf-8") == "id\n1\n"
 
 
 def test_debris_of_other_files_is_none_of_ours(path: Path) -> None:
