@@ -67,7 +67,7 @@ class Reading:
         self.layout = read_layout(file, config)
         self.columns = map_columns(self.layout.names, config.fields, config.path.name)
         self._contacts = ContactMaker(self.columns)
-        self._seen = SeenIds(self._state[0])
+        self._seen = SeenIds(0)
         self._hash = _hasher()
         self._offset = 0
         self._line = self.layout.first_line

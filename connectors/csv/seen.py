@@ -22,14 +22,17 @@ class SeenIds:
     def __init__(self, file_size: int) -> None:
         self._slots = SMALL if file_size < SMALL_FILE else LARGE
         self._full: list[array[int]] = []
-        self._table = array("q", bytes(8 * self._slots))
+        self._table = self._new_table()
         self._used = 0
+
+    def _new_table(self) -> array[int]:
+        return array("q", (0,)) * self._slots
 
     def add(self, ids: Sequence[str], lines: Sequence[int]) -> dict[int, int]:
         """Remember these; of those that were there before, position -> line of the first. Empty ids do not count."""
         if self._used + len(ids) > self._slots * 3 // 4:
             self._full.append(self._table)
-            self._table = array("q", bytes(8 * self._slots))
+            self._table = self._new_table()
             self._used = 0
         self._used += len(ids)
         numbered: Iterable[tuple[int, int]] = enumerate(map(hash, ids))
