@@ -84,9 +84,9 @@ def test_service_comes_up_works_and_says_so(site: Installation) -> None:
         wait_until(lambda: answer_of(f"{url}/healthz")[0] == 200 or process.poll() is not None)
         assert process.poll() is None
         wait_until(lambda: answer_of(f"{url}/readyz")[0] == 200)
-        wait_until(lambda: 'boucle_touches{state="handed_over"} 3.0' in answer_of(f"{url}/metrics")[1])
-        status, page = answer_of(f"{url}/")
-        assert (status, "Acme" in page) == (200, True)
+        wait_until(lambda: answer_of(f"{url}/")[1].count("/home/mails/") == 3)
+        assert "Acme" in answer_of(f"{url}/")[1]
+        assert 'boucle_touches{state="handed_over"} 3.0' in answer_of(f"{url}/metrics")[1]
         process.terminate()
         assert process.wait(timeout=40) == 0
 
