@@ -1,4 +1,4 @@
-"""A made-up population in a fresh database: people, their company, and a history of asks. Seeded, so that runs compare."""
+"""A made-up population in a fresh database: people, companies, a history of asks. Seeded, so that runs compare."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from core.storage.store import Store
 
 CHUNK = 20_000
 _PEOPLE = "INSERT INTO people (id, opted_out_at, source_opted_out) VALUES (?, ?, 0)"
-_IDENTITIES = """INSERT INTO identities (id, person_id, connection_id, external_id, is_primary, email, address_hash, shared,
-    company_id, first_name, last_name, language, country, customer_since, opted_out, attributes, digest)
+_IDENTITIES = """INSERT INTO identities (id, person_id, connection_id, external_id, is_primary, email, address_hash,
+    shared, company_id, first_name, last_name, language, country, customer_since, opted_out, attributes, digest)
     VALUES (?, ?, 1, ?, 1, ?, ?, 0, ?, ?, ?, ?, ?, ?, 0, ?, ?)"""
-_TOUCHES = """INSERT INTO touches (public_id, person_id, identity_id, company_id, campaign_id, wave_id, type, source, state,
-    reserved_at, handed_over_at, asked_at, window_closes_at, answered_at, answered, asked_local_date)
+_GUARDS = "INSERT INTO message_guard (identity_id, last_message_at) VALUES (?, ?)"
+_TOUCHES = """INSERT INTO touches (public_id, person_id, identity_id, company_id, campaign_id, wave_id, type, source,
+    state, reserved_at, handed_over_at, asked_at, window_closes_at, answered_at, answered, asked_local_date)
     VALUES (?, ?, ?, ?, 1, NULL, 'nps', 'boucle', ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
@@ -33,7 +34,8 @@ def populate(store: Store, people: int, now: int, *, seed: int = 1, per_company:
             "INSERT INTO campaigns (id, name, type, config, created_at, changed_at) VALUES (1, 'r', 'nps', '{}', 0, 0)"
         )
         tx.exec_driver_sql(
-            "INSERT INTO waves (id, campaign_id, number, state, opens_at, ends_at, counts) VALUES (1, 1, 1, 'closed', 0, 0, '{}')"
+            "INSERT INTO waves (id, campaign_id, number, state, opens_at, ends_at, counts)"
+            " VALUES (1, 1, 1, 'closed', 0, 0, '{}')"
         )
         for start in range(1, people // per_company + 2, CHUNK):
             ids = range(start, min(start + CHUNK, people // per_company + 2))
@@ -48,6 +50,10 @@ def populate(store: Store, people: int, now: int, *, seed: int = 1, per_company:
             history = [touch for row in chunk for touch in row[2]]
             if history:
                 tx.exec_driver_sql(_TOUCHES, history)
+                last: dict[int, int] = {}
+                for touch in history:
+                    last[touch[2]] = max(last.get(touch[2], 0), touch[6])
+                tx.exec_driver_sql(_GUARDS, list(last.items()))
     with store.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.exec_driver_sql("ANALYZE")
@@ -61,7 +67,8 @@ def _rows(people: int, now: int, choose: random.Random, per_company: int) -> Ite
         since = now - int((10 if choose.random() < 0.08 else 400) * DAY_MS * choose.random()) - DAY_MS
         plan = choose.choice(("free", "pro", "team", "trial"))
         record = (
-            i, i, f"id-{i}", f"person{i}@company{company}.example", address, company, f"First{i % 900}", f"Last{i % 7000}",
+            i, i, f"id-{i}", f"person{i}@company{company}.example", address, company,
+            f"First{i % 900}", f"Last{i % 7000}",
             choose.choice(("fr", "en")), choose.choice(("FR", "BE", "DE", "US")), since,
             f'{{"plan": "{plan}"}}', i.to_bytes(16, "big"),
         )  # fmt: skip

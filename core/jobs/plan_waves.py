@@ -232,7 +232,7 @@ def _reserve_all(context: Context, session: Session, workspace: Workspace, plann
     rate = _messages_per_second(context, planned.sender)
     reserved = after = 0
     with session.read() as tx:
-        reservation.prepare(tx, planned.scope)
+        recheck = reservation.prepare(tx, planned.scope)
     while not context.stopping.is_set():
         with session.reservation() as tx:
             batch = pacing.next_chosen(tx, after, reservation.BATCH)
@@ -245,9 +245,7 @@ def _reserve_all(context: Context, session: Session, workspace: Workspace, plann
             at_most = min((n for n in (left, capacity) if n is not None), default=None)
             if at_most is not None and at_most <= 0:
                 break
-            done = reservation.reserve(
-                tx, replace(planned.scope, now=now), _quota(planned, at_most), [row[1] for row in batch]
-            )
+            done = reservation.reserve(tx, recheck, _quota(planned, at_most), [row[1] for row in batch], now)
             reserved += done.touches
         context.progress(f"{planned.campaign.name}: {reserved} reserved")
     return reserved

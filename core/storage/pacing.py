@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from core.clock import DAY_MS
 from core.frequency import Rule, share_ppm
-from core.storage.planning import Scope, decided, zones
+from core.storage.planning import NOW, Scope, decided, zones
 from core.storage.schema import identities, people, touches
 from core.touches import TouchState
 
@@ -66,8 +66,8 @@ def pace(tx: Connection, scope: Scope, day_limit: int | None, next_day_at: int) 
     _choose(tx, scope)
 
 
-def company_shares(share: float, now: int, companies: Select[Any]) -> Select[Any]:
-    """(company_id, how many more may be asked now, when a place is free next) for the companies of a SELECT.
+def company_shares(share: float, companies: Select[Any]) -> Select[Any]:
+    """(company_id, how many more may be asked at `NOW`, when a place is free next) for the companies of a SELECT.
 
     k = max(1, floor(share x contacts with an address, not opted out)) minus those asked in 30 days, whichever tool
     asked them.
@@ -88,7 +88,7 @@ def company_shares(share: float, now: int, companies: Select[Any]) -> Select[Any
     )
     asked = and_(
         touches.c.company_id == company,
-        touches.c.asked_at > now - SHARE_WINDOW_MS,
+        touches.c.asked_at > NOW - SHARE_WINDOW_MS,
         touches.c.state != TouchState.RETURNED,
     )
     count_asked = select(func.count(distinct(touches.c.person_id))).where(asked).scalar_subquery()
@@ -105,8 +105,9 @@ def _limit_companies(tx: Connection, scope: Scope) -> None:
     )
     tx.execute(
         shares.insert().from_select(
-            ["company_id", "free", "next_free_at"], company_shares(scope.limits.company_share, scope.now, concerned)
-        )
+            ["company_id", "free", "next_free_at"], company_shares(scope.limits.company_share, concerned)
+        ),
+        {"now": scope.now},
     )
     place = func.row_number().over(partition_by=decided.c.company_id, order_by=_rotation(scope)).label("place")
     ranked = (

@@ -25,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -78,7 +79,7 @@ decided = Table(
     Column("until", BigInteger),
     Column("last_asked", BigInteger),
     Column("shared", Boolean),
-    Column("address_hash", LargeBinary),
+    Column("address_hash", LargeBinary),  # of shared mailboxes alone: the others need no room in the table
     prefixes=["TEMPORARY"],
 )
 
@@ -100,6 +101,9 @@ def _greatest(element: Any, compiler: Any, **options: Any) -> str:
 def _greatest_sqlite(element: Any, compiler: Any, **options: Any) -> str:
     return f"max({compiler.process(element.clauses, **options)})"
 
+
+#: The moment decided for, in every statement here: executed with {"now": milliseconds}.
+NOW = bindparam("now", type_=BigInteger)
 
 Holds = tuple[ColumnElement[bool], Any]  # a rule: when it holds, and until when
 
@@ -129,9 +133,9 @@ def decide(tx: Connection, scope: Scope) -> None:
         rows = decision_rows(tx, scope, connection_id)
         columns = [column.name for column in decided.columns]
         if position == 0:
-            tx.execute(decided.insert().from_select(columns, rows))
+            tx.execute(decided.insert().from_select(columns, rows), {"now": scope.now})
         else:
-            _prefer_askable(tx, rows, columns)
+            _prefer_askable(tx, scope, rows, columns)
     _one_per_shared_address(tx, scope)
     if scope.wave_id is not None:
         _not_again_in_this_wave(tx, scope, scope.wave_id)
@@ -153,8 +157,13 @@ def _zones_asked_lately(tx: Connection, scope: Scope) -> list[str]:
     lately = (
         select(identities.c.time_zone)
         .distinct()
-        .join(touches, touches.c.person_id == identities.c.person_id)
-        .where(touches.c.asked_local_date.is_not(null()), touches.c.asked_at > scope.now - RECENT_MS)
+        .where(
+            identities.c.person_id.in_(
+                select(touches.c.person_id).where(
+                    touches.c.asked_at > scope.now - RECENT_MS, touches.c.asked_local_date.is_not(null())
+                )
+            )
+        )
     )
     return [name for name in tx.scalars(lately) if name in known]
 
@@ -164,12 +173,15 @@ def _zone_row(name: str, at: ZoneNow) -> dict[str, Any]:
 
 
 def decision_rows(tx: Connection, scope: Scope, connection_id: int, only: Any = None) -> Select[Any]:
-    """SELECT of the columns of `plan_decided` for the records of one connection; `only` narrows to some of them."""
-    fixed = _fixed_rules(tx, scope)
+    """SELECT of the columns of `plan_decided` for the records of one connection at `NOW`.
+
+    `only` narrows to some records. Such a statement may be kept: it holds every rule, also those that stop nobody yet.
+    """
+    fixed = _fixed_rules(tx, scope, every=only is not None)
     facts = _facts(tx, scope, connection_id, only, fixed).subquery("facts")
     f = facts.c
     free_at = f.clock // 16
-    free_now = free_at <= scope.now
+    free_now = free_at <= NOW
     clock = f.clock % 16
     return select(
         f.person_id,
@@ -190,7 +202,7 @@ def decision_rows(tx: Connection, scope: Scope, connection_id: int, only: Any = 
         ),
         f.last_asked,
         f.shared,
-        f.address_hash,
+        case((f.shared, f.address_hash)),
     )
 
 
@@ -252,7 +264,7 @@ def _of_connection(connection_id: int | None) -> ColumnElement[bool]:
 
 def _clocks(scope: Scope) -> Mapping[Rule, ColumnElement[int]]:
     """When each clock is free, 0 if it never started: the order and meaning of `core.frequency.clocks`."""
-    i, t, limit, now = identities.c, touches.c, scope.limits, scope.now
+    t, limit, now = touches.c, scope.limits, NOW
     # the planner's rows are touches that count, all of one person: every aggregate is over them
     same_type = t.type == limit.type
     open_window = or_(t.window_closes_at.is_(null()), t.window_closes_at > now)
@@ -272,8 +284,8 @@ def _clocks(scope: Scope) -> Mapping[Rule, ColumnElement[int]]:
     last_open = func.max(case((no_outcome, t.asked_at)))
     silence = greatest(t.asked_at + limit.after_silence, func.coalesce(t.window_closes_at, 0))
     answered_at = func.coalesce(t.answered_at, t.window_closes_at, t.asked_at)
-    return {
-        Rule.FLOOR_24H: greatest(_span(_last_message(), FLOOR_MS), _same_local_day(scope)),
+    started: dict[Rule, ColumnElement[int]] = {
+        Rule.FLOOR_24H: greatest(_span(_last_message(), FLOOR_MS), _same_local_day()),
         Rule.ANY_SURVEY: _span(func.max(t.asked_at), limit.any_survey),
         Rule.SAME_TYPE: case(
             (last_open >= func.max(case((same_type, t.asked_at))), last_open + limit.same_type), else_=0
@@ -288,8 +300,22 @@ def _clocks(scope: Scope) -> Mapping[Rule, ColumnElement[int]]:
             (func.count(case((t.asked_at > now - YEAR_MS, 1))) >= limit.yearly_count, _nth_last(scope) + YEAR_MS),
             else_=0,
         ),
-        Rule.TENURE: _span(i.customer_since, limit.tenure),
+        Rule.TENURE: _span(identities.c.customer_since, limit.tenure),
     }
+    return {rule: free for rule, free in started.items() if rule not in _switched_off(limit)}
+
+
+def _switched_off(limit: Limits) -> set[Rule]:
+    """Clocks of no length block nobody: they are left out of the statement."""
+    lengths = {
+        Rule.ANY_SURVEY: limit.any_survey,
+        Rule.SAME_TYPE: limit.same_type,
+        Rule.AFTER_ANSWER: limit.after_answer,
+        Rule.AFTER_DECLINE: limit.after_decline,
+        Rule.SAME_SURVEY: limit.same_survey or limit.wave,
+        Rule.TENURE: limit.tenure,
+    }
+    return {rule for rule, length in lengths.items() if not length}
 
 
 def _span(last: Any, length: int) -> ColumnElement[int]:
@@ -321,7 +347,7 @@ def _nth_last(scope: Scope) -> Any:
         .where(
             past.c.person_id == identities.c.person_id,
             past.c.state != TouchState.RETURNED,
-            past.c.asked_at > scope.now - YEAR_MS,
+            past.c.asked_at > NOW - YEAR_MS,
         )
         .order_by(past.c.asked_at.desc())
         .limit(1)
@@ -331,7 +357,7 @@ def _nth_last(scope: Scope) -> Any:
     )
 
 
-def _same_local_day(scope: Scope) -> ColumnElement[int]:
+def _same_local_day() -> ColumnElement[int]:
     """A person who moves west is not asked twice on one local day: free at the next local midnight."""
 
     def here(column: Any) -> Any:  # of the record's zone, else the workspace's
@@ -344,20 +370,22 @@ def _same_local_day(scope: Scope) -> ColumnElement[int]:
             .scalar_subquery()
         )
 
-    lately = case((touches.c.asked_at > scope.now - RECENT_MS, touches.c.asked_local_date))
+    lately = case((touches.c.asked_at > NOW - RECENT_MS, touches.c.asked_local_date))
     return case((func.max(lately) >= here(zones.c.local_date), here(zones.c.next_day_at)), else_=0)
 
 
-def _fixed_rules(tx: Connection, scope: Scope) -> Mapping[Rule, Holds]:
-    """The rules reported first, in their order. What cannot hold for anybody is left out of the statement."""
-    i, p, now = identities.c, people.c, scope.now
+def _fixed_rules(tx: Connection, scope: Scope, every: bool = False) -> Mapping[Rule, Holds]:
+    """The rules reported first, in their order. Unless `every`, what can stop nobody at this moment is left out."""
+    i, p = identities.c, people.c
     held = _held_until()
     shared = _shared_until(scope)
     suppressed = exists().where(suppressions.c.address_hash == i.address_hash)
     follow_up = exists().where(follow_ups.c.person_id == i.person_id, follow_ups.c.closed_at.is_(null()))
-    some_suppressed = tx.scalar(select(exists().select_from(suppressions)))
-    some_follow_up = tx.scalar(select(exists().where(follow_ups.c.closed_at.is_(null()))))
-    some_shared = tx.scalar(select(exists().where(i.shared == true())))
+    declared = and_(incidents.c.kind == "declared", incidents.c.closed_at.is_(null()))
+    incident = exists().where(declared, or_(incidents.c.company_id.is_(null()), incidents.c.company_id == i.company_id))
+    some_suppressed = every or tx.scalar(select(exists().select_from(suppressions)))
+    some_follow_up = every or tx.scalar(select(exists().where(follow_ups.c.closed_at.is_(null()))))
+    some_incident = every or tx.scalar(select(exists().where(declared)))
     quiet = scope.quiet_until
     rules: dict[Rule, Holds | None] = {
         Rule.NOT_IN_AUDIENCE: (audience_clause(scope.audience).is_not(true()), None)
@@ -366,9 +394,9 @@ def _fixed_rules(tx: Connection, scope: Scope) -> Mapping[Rule, Holds]:
         Rule.NO_ADDRESS: (i.address_hash.is_(null()), None),
         Rule.SUPPRESSED: (suppressed, None) if some_suppressed else None,
         Rule.OPTED_OUT: (or_(p.opted_out_at.is_not(null()), p.source_opted_out), None),
-        Rule.SHARED_MAILBOX: (and_(i.shared, shared > now), shared) if some_shared else None,
-        Rule.INCIDENT: _incident(tx),
-        Rule.HOLD: (held > now, held),
+        Rule.SHARED_MAILBOX: (shared > NOW, shared),
+        Rule.INCIDENT: (incident, None) if some_incident else None,
+        Rule.HOLD: (held > NOW, held),
         Rule.QUIET_PERIOD: (true(), literal(quiet)) if quiet is not None else None,
         Rule.OPEN_FOLLOW_UP: (follow_up, None) if some_follow_up else None,
     }
@@ -383,17 +411,6 @@ def _held_until() -> Any:
     return greatest(func.coalesce(people.c.hold_until, 0), func.coalesce(people.c.quarantine_until, 0))
 
 
-def _incident(tx: Connection) -> Holds | None:
-    companies = list(
-        tx.scalars(
-            select(incidents.c.company_id).where(incidents.c.kind == "declared", incidents.c.closed_at.is_(null()))
-        )
-    )
-    if not companies:
-        return None
-    return (true() if None in companies else identities.c.company_id.in_(companies), None)
-
-
 def _shared_until(scope: Scope) -> ColumnElement[int]:
     """The address-level clock of a mailbox of several people: one ask per address per period."""
     there, limit = touches.alias("there"), scope.limits
@@ -403,7 +420,7 @@ def _shared_until(scope: Scope) -> ColumnElement[int]:
         case((t.type == limit.type, limit.same_type), else_=0),
         case((t.campaign_id == limit.campaign_id, limit.same_survey), else_=0),
     )
-    return func.coalesce(
+    others = (
         select(func.max(t.asked_at + period))
         .where(
             t.address_hash == identities.c.address_hash,
@@ -411,19 +428,19 @@ def _shared_until(scope: Scope) -> ColumnElement[int]:
             or_(t.person_id != identities.c.person_id, t.person_id.is_(null())),
         )
         .correlate(identities)
-        .scalar_subquery(),
-        0,
+        .scalar_subquery()
     )
+    return case((identities.c.shared, func.coalesce(others, 0)), else_=0)  # looked up for shared ones alone
 
 
-def _prefer_askable(tx: Connection, rows: Select[Any], columns: list[str]) -> None:
+def _prefer_askable(tx: Connection, scope: Scope, rows: Select[Any], columns: list[str]) -> None:
     """Add the people of a further source; its record is taken where the earlier one cannot be asked at all."""
     staged = Table(
         "plan_staged", MetaData(), *(Column(c.name, c.type) for c in decided.columns), prefixes=["TEMPORARY"]
     )
     staged.drop(tx, checkfirst=True)
     staged.create(tx)
-    tx.execute(staged.insert().from_select(columns, rows))
+    tx.execute(staged.insert().from_select(columns, rows), {"now": scope.now})
     unaskable = (Rule.NOT_IN_AUDIENCE, Rule.NO_ADDRESS)
     replaced = select(staged.c.person_id).where(or_(staged.c.rule.is_(null()), staged.c.rule.not_in(unaskable)))
     tx.execute(decided.delete().where(decided.c.rule.in_(unaskable), decided.c.person_id.in_(replaced)))
@@ -479,7 +496,7 @@ def free_at(
     rows = _facts(tx, scope, None, only, fixed).subquery("facts")
     found: dict[int, int | None] = dict.fromkeys(person_ids)
     for person_id, free in tx.execute(
-        select(rows.c.person_id, rows.c.clock // 16).where(rows.c.fixed.is_(null()), rows.c.clock >= 16)
+        select(rows.c.person_id, rows.c.clock // 16).where(rows.c.fixed.is_(null()), rows.c.clock >= 16), {"now": now}
     ):
         found[person_id] = max(found[person_id] or 0, free)
     return found

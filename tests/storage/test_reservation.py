@@ -69,10 +69,10 @@ def reserve_everybody(store: Store, campaign: int, now: int, order: int, people:
     refused: Counter[str] = Counter()
     with store.session() as session:
         with session.read() as tx:
-            reservation.prepare(tx, scope)
+            recheck = reservation.prepare(tx, scope)
         for start in range(0, people, 100):
             with session.reservation() as tx:
-                done = reservation.reserve(tx, scope, quota, identities[start : start + 100])
+                done = reservation.reserve(tx, recheck, quota, identities[start : start + 100], now)
             refused["reserved"] += done.touches
             refused += done.refused
     return refused
@@ -146,8 +146,8 @@ def test_a_reservation_writes_touch_link_and_message_together(store: Store, cloc
     seed(store, people=3, companies=1)
     scope, quota = scope_and_quota(1, 1, now)
     with store.session() as session, session.reservation() as tx:
-        reservation.prepare(tx, scope)
-        assert reservation.reserve(tx, scope, quota, [1]).touches == 1
+        recheck = reservation.prepare(tx, scope)
+        assert reservation.reserve(tx, recheck, quota, [1], now).touches == 1
         touch = tx.execute(select(schema.touches)).one()
         delivery = tx.execute(select(schema.deliveries)).one()
         link = tx.execute(select(schema.survey_links)).one()
@@ -165,12 +165,12 @@ def test_the_recheck_sees_what_happened_since_the_plan(store: Store, clock: Fixe
     with store.session() as session:
         with session.read() as tx:
             planning.decide(tx, scope)
-            reservation.prepare(tx, scope)
+            recheck = reservation.prepare(tx, scope)
         with store.write() as other:  # another wave was faster, and somebody opted out meanwhile
             add_touch(other, 1, TouchState.RESERVED, now, campaign_id=2, wave_id=2, window_closes_at=now + DAY_MS)
             other.execute(schema.people.update().where(schema.people.c.id == 2).values(opted_out_at=now))
         with session.reservation() as tx:
-            done = reservation.reserve(tx, scope, quota, [1, 2, 3])
+            done = reservation.reserve(tx, recheck, quota, [1, 2, 3], now)
     assert done.touches == 1
     assert done.refused == Counter({"same_type": 1, "opted_out": 1})
 
@@ -180,11 +180,12 @@ def test_a_day_and_a_brake_both_limit(
     store: Store, clock: FixedClock, limit: int | None, at_most: int | None, expected: int
 ) -> None:
     seed(store, people=3, companies=3)
-    scope, quota = scope_and_quota(1, 1, clock.now_ms(), limit)
+    now = clock.now_ms()
+    scope, quota = scope_and_quota(1, 1, now, limit)
     with store.session() as session, session.reservation() as tx:
-        reservation.prepare(tx, scope)
-        done = reservation.reserve(tx, scope, replace(quota, at_most=at_most), [1, 2, 3])
-        again = reservation.reserve(tx, scope, replace(quota, at_most=0), [1, 2, 3])
+        recheck = reservation.prepare(tx, scope)
+        done = reservation.reserve(tx, recheck, replace(quota, at_most=at_most), [1, 2, 3], now)
+        again = reservation.reserve(tx, recheck, replace(quota, at_most=0), [1, 2, 3], now)
     assert (done.touches, again.touches) == (expected, 0)
 
 
