@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from base64 import b32encode
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
+_CROCKFORD = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET)
 
 
 def public_id() -> str:
     """A random name of 80 bits, 16 characters: for touches, waves, people. Not a secret, only not countable."""
     value = secrets.randbits(80)
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(75, -1, -5))
+
+
+def public_ids(number: int) -> list[str]:
+    """As many names as `public_id` would make, much faster: for those read from a source by the thousand."""
+    text = b32encode(secrets.token_bytes(10 * number)).decode().translate(_CROCKFORD)
+    return [text[start : start + 16] for start in range(0, 16 * number, 16)]
 
 
 def survey_token() -> str:

@@ -8,6 +8,8 @@ from core.ports import Bookmark
 from core.storage.schema import bookmarks
 
 CONTACTS = "contacts"
+#: A row of this stream stands while changes of a source wait for the plans to be made again.
+UNPLANNED = "unplanned"
 
 
 def read_bookmark(tx: Connection, connection_id: int, stream: str = CONTACTS) -> Bookmark:
@@ -27,11 +29,30 @@ def write_bookmark(
     if read_bookmark(tx, connection_id, stream) != was:
         return False
     if bookmark != was:
-        tx.execute(_UPSERT, {
-            "connection": connection_id, "stream": stream, "watermark": bookmark.watermark,
-            "cursor": bookmark.cursor, "now": now,
-        })  # fmt: skip
+        put_bookmark(tx, connection_id, bookmark, now, stream)
     return True
+
+
+def put_bookmark(tx: Connection, connection_id: int, bookmark: Bookmark, now: int, stream: str) -> None:
+    """Write a bookmark, whatever stands there."""
+    tx.execute(
+        _UPSERT,
+        {
+            "connection": connection_id,
+            "stream": stream,
+            "watermark": bookmark.watermark,
+            "cursor": bookmark.cursor,
+            "now": now,
+        },
+    )
+
+
+def has_bookmark(tx: Connection, connection_id: int, stream: str) -> bool:
+    """Whether there is one, be it an empty one."""
+    wanted = select(bookmarks.c.stream).where(
+        bookmarks.c.connection_id == connection_id, bookmarks.c.stream == stream
+    )  # fmt: skip
+    return tx.scalar(wanted) is not None
 
 
 def forget_bookmark(tx: Connection, connection_id: int, stream: str = CONTACTS) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from core.clock import from_ms, to_ms
-from core.ids import public_id
+from core.ids import public_id, public_ids
 from core.outside_asks import Judgement, Verdict, judge
 from core.storage.deliveries import request_write_back
 from core.storage.people_clocks import recently_asked
@@ -21,66 +21,95 @@ from core.storage.schema import identities, touches
 from core.touches import TouchState
 
 COLUMNS = (
-    "public_id", "person_id", "identity_id", "company_id", "type", "source", "origin", "state", "address_hash",
-    "handed_over_at", "asked_at", "asked_local_date", "answered", "clamped", "reason", "detail",
+    "public_id", "person_id", "identity_id", "company_id", "address_hash", "type", "source", "state", "origin",
+    "handed_over_at", "asked_at", "asked_local_date", "clamped",
 )  # fmt: skip
+_FIXED = ("nps", "outside", TouchState.HANDED_OVER.value)  # type, source, state
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AskedElsewhere:
     """A date a record shows. `first_sight`: the record is new, so that an older date is history and nobody's edit."""
 
     identity_id: int
+    person_id: int
+    company_id: int | None
+    address_hash: bytes | None
     text: str | None
-    line: int
     first_sight: bool
 
 
 def store_outside_asks(
-    tx: Connection, origin: Origin, asks: Sequence[AskedElsewhere], now: int
-) -> list[tuple[int, str]]:
-    """Store what is an ask; have the ledger's date put back where it was undone. Returns (line, text) of no dates."""
-    unreadable: list[tuple[int, str]] = []
-    for chunk in chunks(asks):
-        unreadable += _store(tx, origin, chunk, now)
-    return unreadable
+    tx: Connection, origin: Origin, asks: Sequence[AskedElsewhere], linked: Collection[int], fresh: Collection[int],
+    now: int,
+) -> None:  # fmt: skip
+    """Store what is an ask; have the ledger's date put back where it was undone.
+
+    `fresh` are people who were made just now and have no history; to those in `linked` a record was joined just now.
+    """
+    new = [ask for ask in asks if ask.first_sight and ask.person_id in fresh]
+    if new:
+        _store_history(tx, origin, new, now)
+    if len(new) < len(asks):
+        for chunk in chunks(ask for ask in asks if not (ask.first_sight and ask.person_id in fresh)):
+            _store(tx, origin, chunk, linked, now)
 
 
-def _store(tx: Connection, origin: Origin, asks: Sequence[AskedElsewhere], now: int) -> list[tuple[int, str]]:
-    records = _records(tx, asks)
-    known = _known(tx, {row.person_id for row in records.values()})
+def _store_history(tx: Connection, origin: Origin, asks: Sequence[AskedElsewhere], now: int) -> None:
+    """Dates of people without touches: all that could speak against them is the text itself."""
+    moment = from_ms(now)
+    meaning: dict[str | None, tuple[Any, ...] | None] = {}
+    rows = []
+    for ask, name in zip(asks, public_ids(len(asks)), strict=True):
+        if ask.text not in meaning:
+            judged = judge(ask.text, (), origin.zone, moment, first_sight=True)
+            meaning[ask.text] = _claim(judged.at, judged) if judged.at is not None else None
+        claim = meaning[ask.text]
+        if claim is not None:
+            rows.append((name, ask.person_id, ask.identity_id, ask.company_id, ask.address_hash, *_FIXED, origin.name,
+                         *claim))  # fmt: skip
+    insert_rows(tx, "touches", COLUMNS, rows)
+
+
+def _store(
+    tx: Connection, origin: Origin, asks: Sequence[AskedElsewhere], linked: Collection[int], now: int
+) -> None:  # fmt: skip
+    people = _people(tx, asks)
+    known = _known(tx, set(people.values()))
     had_touches = set(known)
     moment = from_ms(now)
     new: list[tuple[Any, ...]] = []
     restore: set[int] = set()
     asked: set[int] = set()
-    unreadable = []
     for ask in asks:
-        row = records[ask.identity_id]
-        judged = judge(ask.text, known[row.person_id], origin.zone, moment, first_sight=ask.first_sight)
+        person_id = people[ask.identity_id]
+        judged = judge(ask.text, known[person_id], origin.zone, moment, first_sight=ask.first_sight)
         if judged.verdict is Verdict.ACCEPT and judged.at is not None:
-            new.append(_touch(origin, row, judged, to_ms(judged.at)))
-            known[row.person_id].append(judged.at)
-            asked.add(row.person_id)
+            new.append((public_id(), person_id, ask.identity_id, ask.company_id, ask.address_hash, *_FIXED, origin.name,
+                        *_claim(judged.at, judged)))  # fmt: skip
+            known[person_id].append(judged.at)
+            asked.add(person_id)
         elif judged.verdict is Verdict.RESTORE:
-            restore.add(row.person_id)
-        elif judged.verdict is Verdict.UNREADABLE and ask.text:
-            unreadable.append((ask.line, ask.text))
+            restore.add(person_id)
     insert_rows(tx, "touches", COLUMNS, new)
     for person_id in _waiting(tx, asked):
         _spare(tx, person_id, now)
-    # history read for the first time is what its source shows already
-    edited = {records[ask.identity_id].person_id for ask in asks if not ask.first_sight}
-    request_write_back(tx, restore | (asked & (edited | had_touches)), now)
-    return unreadable
+    # history read for the first time is what its source shows already, but perhaps no other source
+    edited = {people[ask.identity_id] for ask in asks if not ask.first_sight}
+    request_write_back(tx, restore | (asked & (edited | had_touches | set(linked))), now)
 
 
-def _records(tx: Connection, asks: Sequence[AskedElsewhere]) -> dict[int, Any]:
+def _people(tx: Connection, asks: Sequence[AskedElsewhere]) -> dict[int, int]:
+    """Whose records these are by now: people may have been linked since the records were read."""
     i = identities.c
-    wanted = select(i.id, i.person_id, i.company_id, i.address_hash).where(
-        i.id.in_([ask.identity_id for ask in asks])
-    )  # fmt: skip
-    return {row.id: row for row in tx.execute(wanted)}
+    rows = tx.execute(select(i.id, i.person_id).where(i.id.in_([ask.identity_id for ask in asks])))
+    return {row[0]: row[1] for row in rows}
+
+
+def _claim(at: datetime, judged: Judgement) -> tuple[Any, ...]:
+    """The last of COLUMNS of an accepted date."""
+    moment = to_ms(at)
+    return moment, moment, judged.local_date, judged.clamped
 
 
 def _known(tx: Connection, person_ids: set[int]) -> dict[int, list[datetime]]:
@@ -95,13 +124,6 @@ def _known(tx: Connection, person_ids: set[int]) -> dict[int, list[datetime]]:
     for person_id, asked_at in rows:
         known[person_id].append(from_ms(asked_at))
     return known
-
-
-def _touch(origin: Origin, row: Any, judged: Judgement, asked_at: int) -> tuple[Any, ...]:
-    return (
-        public_id(), row.person_id, row.id, row.company_id, "nps", "outside", origin.name, TouchState.HANDED_OVER.value,
-        row.address_hash, asked_at, asked_at, judged.local_date, False, judged.clamped, "", "",
-    )  # fmt: skip
 
 
 def _waiting(tx: Connection, person_ids: set[int]) -> list[int]:

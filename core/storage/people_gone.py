@@ -14,6 +14,7 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, func, 
 from core.storage.people_clocks import strictest_free
 from core.storage.people_links import cancel_for_records, forget_people, settle_people, wipe_records
 from core.storage.people_rows import chunks, insert_rows
+from core.storage.people_same import settle_addresses
 from core.storage.schema import (
     audit,
     bad_records,
@@ -96,16 +97,27 @@ def delete_records(tx: Connection, identity_ids: Iterable[int], now: int) -> int
         touched = sorted(set(tx.scalars(select(identities.c.person_id).where(identities.c.id.in_(chunk)))))
         living = set(tx.scalars(_LIVING, {"people": touched, "records": chunk}))
         lost = [person_id for person_id in touched if person_id not in living]
+        left = _addresses_of(tx, lost, chunk)
         gone += len(lost)
         forget(tx, lost, now)
         wipe_records(tx, chunk, now)
         settle_people(tx, living)
+        settle_addresses(tx, left, now)  # a mailbox may be one person's again
     return gone
 
 
 _LIVING = text(
     "SELECT DISTINCT person_id FROM identities WHERE person_id IN :people AND gone_at IS NULL AND id NOT IN :records"
 ).bindparams(PEOPLE, RECORDS)
+
+
+def _addresses_of(tx: Connection, person_ids: Sequence[int], identity_ids: Sequence[int] = ()) -> set[bytes]:
+    """The addresses of these people and records, as hashes."""
+    held = select(identities.c.address_hash).where(
+        or_(identities.c.person_id.in_(person_ids), identities.c.id.in_(identity_ids)),
+        identities.c.address_hash.is_not(null()),
+    )
+    return set(tx.scalars(held))
 
 
 def forget(tx: Connection, person_ids: Sequence[int], now: int, *, erased: bool = False) -> None:
@@ -285,7 +297,9 @@ def erase_people(
     for chunk in chunks(person_ids):
         for statement in _ERASE:
             tx.execute(statement, {"people": chunk, "now": now})
+        left = _addresses_of(tx, chunk)
         forget(tx, chunk, now, erased=True)
+        settle_addresses(tx, left, now)
     for by_address in _ERASE_BY_ADDRESS:
         tx.execute(by_address, {"address": address_hash, "now": now})
     _forget_mentions(tx, address)

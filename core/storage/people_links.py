@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, or_, select, text, update
 
 from core.errors import NotFound
 from core.storage.deliveries import cancel_ready_sends, request_write_back
@@ -38,8 +38,8 @@ def link(tx: Connection, keep_person_id: int, other_person_id: int, now: int) ->
     forget_people(tx, [other_person_id])
     settle_people(tx, [keep_person_id])
     _one_pending(tx, keep_person_id, now)
-    opted_out = select(people.c.id).where(people.c.id == keep_person_id, people.c.opted_out_at.is_not(None))
-    if tx.scalar(opted_out) is not None:
+    opted_out = or_(people.c.opted_out_at.is_not(None), people.c.source_opted_out)
+    if tx.scalar(select(people.c.id).where(people.c.id == keep_person_id, opted_out)) is not None:
         end_open_touches(tx, [keep_person_id], now)
     request_write_back(tx, [keep_person_id], now)
     return keep_person_id
@@ -206,34 +206,36 @@ def _note(tx: Connection, now: int, actor: str, action: str, subject: str, detai
 # --- merges told by a source ----------------------------------------------------------------------------------------
 
 
-def merge_records(tx: Connection, connection_id: int, winner: str, losers: Sequence[str], now: int) -> None:
-    """The source merged `losers` into `winner`: one person from now on, and one record.
+def merge_records(tx: Connection, connection_id: int, winner: str, losers: Sequence[str], now: int) -> bool:
+    """The source merged `losers` into `winner`: one person from now on, and one record. Whether that was news.
 
     Where the winner was not read yet, a loser's row becomes the winner's: its content follows with the next page. A
     merge that is told again, or late, changes nothing more.
     """
     ids = _record_ids(tx, connection_id, [winner, *losers])
     lost = [ids[loser] for loser in losers if loser in ids and loser != winner]
-    if winner not in ids and lost:
+    renamed = winner not in ids and bool(lost)
+    if renamed:
         ids[winner] = lost.pop(0)
         tx.execute(
             update(identities).where(identities.c.id == ids[winner]).values(external_id=winner, digest=b"")
         )  # fmt: skip
-    for identity_id in lost:
-        _absorb(tx, ids[winner], identity_id, now)
+    absorbed = [_absorb(tx, ids[winner], identity_id, now) for identity_id in lost]
+    return renamed or any(absorbed)
 
 
-def _absorb(tx: Connection, winner_id: int, loser_id: int, now: int) -> None:
+def _absorb(tx: Connection, winner_id: int, loser_id: int, now: int) -> bool:
     row = select(identities.c.person_id, identities.c.gone_at)
     keep = tx.execute(row.where(identities.c.id == winner_id)).one()
     other = tx.execute(row.where(identities.c.id == loser_id)).one()
     if other.gone_at is not None and other.person_id == keep.person_id:
-        return
+        return False
     wipe_records(tx, [loser_id], now)
     put_candidate(tx, winner_id, loser_id, "merged", "linked", now)
     link(tx, keep.person_id, other.person_id, now)
     settle_people(tx, [keep.person_id])
     cancel_for_records(tx, [loser_id], now, "the record was merged into another one")
+    return True
 
 
 def was_merged(tx: Connection, identity_ids: Sequence[int]) -> set[int]:

@@ -33,6 +33,11 @@ VALUES = (
     "digest",
 )  # fmt: skip
 INSERTED = ("id", "person_id", "connection_id", "external_id", *VALUES)
+ADDRESS, COMPANY, HOLD = (INSERTED.index(name) for name in ("address_hash", "company_id", "hold_until"))
+FIRST_VALUE = INSERTED.index(VALUES[0])
+
+#: A record in the order of INSERTED; its ids and its company are filled in where they are known.
+Row = list[Any]
 
 
 @dataclass(slots=True)
@@ -44,7 +49,7 @@ class Origin:
     zone: tzinfo
     pepper: bytes
     hash_of: Callable[[str], bytes] = field(init=False)
-    companies: dict[str, int] = field(default_factory=dict)
+    companies: dict[str, int] = field(default_factory=dict)  # by name as written
 
     def __post_init__(self) -> None:
         self.hash_of = address_hasher(self.pepper)
@@ -52,26 +57,31 @@ class Origin:
 
 @dataclass(slots=True)
 class Difference:
-    """What of some contacts is news. `changed` are (contact, digest, identity id or None when new)."""
+    """What of some contacts is news. `changed` are (contact, identity id or None when new)."""
 
-    changed: list[tuple[Contact, bytes, int | None]] = field(default_factory=list)
+    changed: list[tuple[Contact, int | None]] = field(default_factory=list)
     unchanged: list[int] = field(default_factory=list)
 
 
 def compare(tx: Connection, connection_id: int, contacts: Sequence[Contact]) -> Difference:
-    """Tell news from what is stored already. Reads only."""
-    known = _known(tx, connection_id, [contact.external_id for contact in contacts])
+    """Tell news from what is stored already. Of a record that comes twice the last counts. Reads only."""
     difference = Difference()
-    for contact in contacts:
-        digest = contact.digest or record_digest(contact)
-        row = known.get(contact.external_id)
-        if row is None:
-            difference.changed.append((contact, digest, None))
-        elif row[1] != digest or row[2] is not None:
-            difference.changed.append((contact, digest, row[0]))
-        else:
-            difference.unchanged.append(row[0])
+    for chunk in chunks(_last_of_each(contacts)):
+        known = _known(tx, connection_id, [contact.external_id for contact in chunk])
+        for contact in chunk:
+            row = known.get(contact.external_id)
+            if row is None:
+                difference.changed.append((contact, None))
+            elif row[1] != digest_of(contact) or row[2] is not None:
+                difference.changed.append((contact, row[0]))
+            else:
+                difference.unchanged.append(row[0])
     return difference
+
+
+def _last_of_each(contacts: Sequence[Contact]) -> Sequence[Contact]:
+    by_id = {contact.external_id: contact for contact in contacts}
+    return contacts if len(by_id) == len(contacts) else list(by_id.values())
 
 
 def _known(tx: Connection, connection_id: int, external_ids: Sequence[str]) -> dict[str, tuple[int, bytes, int | None]]:
@@ -90,25 +100,31 @@ def _known_statement(mark: str, number: int) -> str:
     )
 
 
-def record_digest(contact: Contact) -> bytes:
-    """A digest of all a record says, for connectors that do not make one of their own."""
-    said = (
-        contact.email, contact.first_name, contact.last_name, contact.company, contact.language, contact.country,
-        contact.time_zone, contact.phone, contact.owner, contact.customer_since, contact.opted_out,
-        contact.last_surveyed_at, contact.hold_until, contact.attributes, contact.nps, contact.company_external_id,
-    )  # fmt: skip
-    return blake2b(repr(said).encode(errors="surrogatepass"), digest_size=16).digest()
+def digest_of(contact: Contact) -> bytes:
+    """The digest of all a record says: its connector's, or one of ours where it makes none."""
+    if not contact.digest:
+        said = (
+            contact.email, contact.first_name, contact.last_name, contact.company, contact.language, contact.country,
+            contact.time_zone, contact.phone, contact.owner, contact.customer_since, contact.opted_out,
+            contact.last_surveyed_at, contact.hold_until, contact.attributes, contact.nps, contact.company_external_id,
+        )  # fmt: skip
+        contact.digest = blake2b(repr(said).encode(errors="surrogatepass"), digest_size=16).digest()
+    return contact.digest
 
 
-def values_of(origin: Origin, contact: Contact, digest: bytes) -> tuple[Any, ...]:
-    """The VALUES of a record."""
+def row_of(origin: Origin, contact: Contact) -> Row:
+    """A record as a row, without its ids and its company. Needs no database: made before the lock is taken."""
     email = clean_address(contact.email) if contact.email else None
     since = contact.customer_since
-    return (
+    return [
+        None,
+        None,
+        origin.connection_id,
+        contact.external_id,
         email,
         origin.hash_of(email) if email else None,
         email is not None and is_role_address(email),
-        origin.companies[company_key(contact.company)] if contact.company else None,
+        None,
         contact.first_name,
         contact.last_name,
         contact.language,
@@ -122,8 +138,8 @@ def values_of(origin: Origin, contact: Contact, digest: bytes) -> tuple[Any, ...
         hold_ms(contact.hold_until, origin.zone) if contact.hold_until else None,
         json_object(contact.attributes),
         json_object(contact.nps) if contact.nps else None,
-        digest,
-    )
+        digest_of(contact),
+    ]
 
 
 def hold_ms(written: str, zone: tzinfo) -> int | None:
@@ -141,23 +157,26 @@ def json_object(values: dict[str, Any]) -> str:
         return json.dumps(values, ensure_ascii=False, default=str)
 
 
-def store_companies(tx: Connection, origin: Origin, contacts: Iterable[Contact]) -> None:
-    """Make sure `origin.companies` knows the company of each of these, by its case-folded name."""
+def store_companies(tx: Connection, origin: Origin, names: Iterable[str | None]) -> None:
+    """Make sure `origin.companies` knows these; names that differ in case or spaces are one company."""
     cache = origin.companies
-    wanted = {company_key(contact.company): contact.company for contact in contacts if contact.company}
-    missing = [key for key in wanted if key not in cache]
+    wanted = set(names)
+    wanted.discard(None)
+    missing = [name for name in wanted if name and name not in cache]
     if not missing:
         return
     if len(cache) + len(missing) > COMPANIES_REMEMBERED:
         cache.clear()
-        missing = list(wanted)
-    cache.update(_company_ids(tx, missing))
-    new = [key for key in missing if key not in cache]
-    insert_rows(tx, "companies", ("key", "name"), [(key, wanted[key]) for key in new], " ON CONFLICT (key) DO NOTHING")
-    cache.update(_company_ids(tx, new))
+        missing = [name for name in wanted if name]
+    keys = {name: company_key(name) for name in missing}
+    ids = _company_ids(tx, set(keys.values()))
+    new = {key: name for name, key in sorted(keys.items()) if key not in ids}
+    insert_rows(tx, "companies", ("key", "name"), list(new.items()), " ON CONFLICT (key) DO NOTHING")
+    ids |= _company_ids(tx, new)
+    cache.update((name, ids[key]) for name, key in keys.items())
 
 
-def _company_ids(tx: Connection, keys: Sequence[str]) -> dict[str, int]:
+def _company_ids(tx: Connection, keys: Iterable[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for chunk in chunks(keys):
         found.update((key, number) for key, number in tx.execute(_COMPANIES, {"keys": chunk}))
