@@ -97,10 +97,14 @@ ContactRecord = Contact | ContactDeleted | ContactMerged | Company
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record that cannot be used: where it stands and why, in words for its owner. It stops nobody else."""
+    """A record that cannot be used: where it stands and why, in words for its owner. It stops nobody else.
+
+    `external_id`, where it can be told: the record is there, so what is known of it stays and does not count as gone.
+    """
 
     where: str
     reason: str
+    external_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Reading:
         file.seek(0)
         self.layout = read_layout(file, config)
         self.columns = map_columns(self.layout.names, config.fields, config.path.name)
-        self._contacts = ContactMaker(self.columns)
+        self._contacts = ContactMaker(self.columns, self.layout.delimiter)
         self._seen = SeenIds(0)
         self._hash = _hasher()
         self._offset = 0
@@ -209,8 +209,9 @@ _DOUBLE = "each customer needs an id of their own"
 class ContactMaker:
     """Makes contacts of rows: what can be decided per file is decided here, once, and not per row."""
 
-    def __init__(self, columns: ColumnMap) -> None:
+    def __init__(self, columns: ColumnMap, delimiter: str) -> None:
         self._columns = columns
+        self._delimiter = delimiter
         self._nps = columns.nps
         self._pick = itemgetter(*columns.person, *(index for _, index in columns.attributes))
         self._attributes = tuple((name, FIELDS + number) for number, (name, _) in enumerate(columns.attributes))
@@ -235,15 +236,26 @@ class ContactMaker:
         if self._columns.id_is_email:
             ids = [one.lower() for one in ids]
         known = seen.add(ids, lines)
-        wrong = [(records.lines[position], problem) for position, problem in records.problems.items()]
+        wrong = [
+            (records.lines[position], problem, self._id_within(records.raws[position]))
+            for position, problem in records.problems.items()
+        ]
         for number, made in enumerate(self._contacts(ids, lines, rows)):
             if made is None:
-                wrong.append((lines[number], self._complaint(ids[number], rows[number])))
+                wrong.append((lines[number], self._complaint(ids[number], rows[number]), ids[number]))
             elif number in known:
-                wrong.append((made.line, f'has the id "{_short(ids[number])}" of line {known[number]}: {_DOUBLE}'))
+                doubled = f'has the id "{_short(ids[number])}" of line {known[number]}: {_DOUBLE}'
+                wrong.append((made.line, doubled, ids[number]))
             else:
                 contacts.append(made)
-        bad.extend(BadRecord(f"line {line}", reason) for line, reason in sorted(wrong) if reason)
+        bad.extend(BadRecord(f"line {line}", reason, known_as) for line, reason, known_as in sorted(wrong) if reason)
+
+    def _id_within(self, raw: bytes) -> str:
+        """The id of a row that cannot be taken apart, as far as its pieces tell."""
+        pieces = raw.decode("utf-8", "replace").split(self._delimiter)
+        column = self._columns.id_column
+        text = pieces[column].strip(' "\r\n') if column < len(pieces) else ""
+        return text.lower() if self._columns.id_is_email else text
 
     def _contacts(
         self, ids: Sequence[str], lines: Sequence[int], rows: Sequence[list[str]]

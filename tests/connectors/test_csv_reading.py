@@ -276,6 +276,15 @@ def test_bad_rows_are_told_by_line_and_stop_nobody(path: Path) -> None:
     ]
 
 
+def test_bad_rows_tell_whose_they_are_so_that_nobody_counts_as_gone(path: Path) -> None:
+    path.write_text(
+        "email;id;client depuis\na@x.example;A;2020-01-01\nb@x.example;B;soon\nc@x.example;C\n;;soon\nlost\n",
+        encoding="utf-8",
+    )
+    (page,) = read(connect(path))
+    assert [bad.external_id for bad in page.bad] == ["B", "C", "", ""]
+
+
 def test_two_rows_with_one_address_for_an_id_are_told(path: Path) -> None:
     good, bad = complaints(path, "email\nada@x.example\nbo@x.example\nADA@x.example\n")
     assert good == ["ada@x.example", "bo@x.example"]
