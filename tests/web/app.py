@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import csv
+import html
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +158,44 @@ class Installation:
         )
         return Said(done.returncode, done.stdout, done.stderr)
 
+    def mails(self) -> dict[str, str]:
+        """The text of the mail in the local mailbox, by address."""
+        found = {}
+        for path in (self.folder / "mailbox").rglob("*.eml*"):
+            message = message_from_bytes(path.read_bytes(), policy=policy.default)
+            body = message.get_body(("plain",))
+            assert body is not None
+            found[str(message["To"].addresses[0].addr_spec)] = body.get_content()
+        return found
+
+    def answer(self, address: str, score: int, comment: str = "", **more: str) -> None:
+        """Follow the link of the mail and send the form of its page, as a browser does; `more` are further fields."""
+        (link, *_) = re.findall(r"https?://[^\s>/]+(/s/[A-Za-z0-9_-]+)", self.mails()[address])
+        app = self.app()
+        try:
+            client = app.test_client()
+            page = client.get(link)
+            assert page.status_code == 200
+            hidden = dict(_field(one) for one in re.findall(r"<input\b[^>]*\btype=\"hidden\"[^>]*>", page.text))
+            posted = {**hidden, "score": str(score), "comment": comment, **more}
+            assert client.post(link, data=posted, follow_redirects=True).status_code == 200
+        finally:
+            close_context(app.extensions["boucle"])
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        """The customer file as it is now, by id."""
+        with (self.folder / "customers.csv").open(encoding="utf-8", newline="") as file:
+            return {row["id"]: row for row in csv.DictReader(file)}
+
     def process_environ(self) -> dict[str, str]:
         """The environment of a process of its own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCLE_", "FLASK_"))}
         return {**inherited, **self.environ, "FLASK_APP": f"{ROOT / 'wsgi.py'}:app", "FLASK_SKIP_DOTENV": "1"}
+
+
+def _field(tag: str) -> tuple[str, str]:
+    attributes = dict(re.findall(r"(\w+)=\"([^\"]*)\"", tag))
+    return attributes["name"], html.unescape(attributes.get("value", ""))
 
 
 @contextmanager

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import html
 import re
 from datetime import UTC, datetime, timedelta
-from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -31,43 +28,6 @@ def asked(site: Installation) -> Installation:
     return site
 
 
-def mails(site: Installation) -> dict[str, str]:
-    """The text of each mail in the local mailbox, by address."""
-    found = {}
-    for path in (site.folder / "mailbox").rglob("*.eml*"):
-        message = message_from_bytes(path.read_bytes(), policy=policy.default)
-        body = message.get_body(("plain",))
-        assert body is not None
-        found[str(message["To"].addresses[0].addr_spec)] = body.get_content()
-    return found
-
-
-def answer(site: Installation, address: str, score: int, comment: str = "") -> None:
-    """Follow the link of the mail and send the form of its page, as a browser does."""
-    (link, *_) = re.findall(r"https?://[^\s>]+(/s/[A-Za-z0-9_-]+)", mails(site)[address])
-    app = site.app()
-    try:
-        client = app.test_client()
-        page = client.get(link)
-        assert page.status_code == 200
-        hidden = re.findall(r"<input\b[^>]*\btype=\"hidden\"[^>]*>", page.text)
-        fields = dict(_field(one) for one in hidden)
-        sent = client.post(link, data={**fields, "score": str(score), "comment": comment}, follow_redirects=True)
-        assert sent.status_code == 200
-    finally:
-        app.extensions["boucle"].store.close()
-
-
-def _field(tag: str) -> tuple[str, str]:
-    attributes = dict(re.findall(r"(\w+)=\"([^\"]*)\"", tag))
-    return attributes["name"], html.unescape(attributes.get("value", ""))
-
-
-def rows(site: Installation) -> dict[str, dict[str, str]]:
-    with (site.folder / "customers.csv").open(encoding="utf-8", newline="") as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
-
-
 def moment(text: str) -> datetime:
     assert text.endswith("Z")
     return datetime.fromisoformat(text)
@@ -84,7 +44,7 @@ def test_tick_json_has_a_row_per_use_case(site: Installation) -> None:
     for one in said.document["jobs"]:
         assert list(one) == ["job", "done", "failed", "seconds"]
         assert one["failed"] == 0
-    assert len(mails(site)) == 3
+    assert len(site.mails()) == 3
 
 
 def test_tick_prints_a_line_per_use_case(site: Installation) -> None:
@@ -93,9 +53,9 @@ def test_tick_prints_a_line_per_use_case(site: Installation) -> None:
 
 
 def test_second_tick_asks_nobody(asked: Installation) -> None:
-    before = mails(asked)
+    before = asked.mails()
     assert asked.flask("tick").code == 0
-    assert mails(asked) == before
+    assert asked.mails() == before
 
 
 def test_tick_goes_on_where_a_source_is_gone_and_ends_with_1(asked: Installation) -> None:
@@ -110,9 +70,9 @@ def test_tick_goes_on_where_a_source_is_gone_and_ends_with_1(asked: Installation
 
 
 def test_loop_from_customer_to_score_and_round_again(asked: Installation) -> None:
-    answer(asked, "ada@acme.example", 9, "Quick, friendly.")
+    asked.answer("ada@acme.example", 9, "Quick, friendly.")
     assert asked.flask("tick").code == 0
-    ada, bo = rows(asked)["1"], rows(asked)["2"]
+    ada, bo = asked.rows()["1"], asked.rows()["2"]
     assert (ada["nps_score"], ada["nps_category"], ada["nps_comment"]) == ("9", "promoter", "Quick, friendly.")
     assert ada["nps_responded_at"]
     assert (bo["nps_score"], bool(bo["nps_last_surveyed_at"])) == ("", True)
@@ -239,7 +199,7 @@ def test_why_of_somebody_whom_no_date_frees(asked: Installation) -> None:
 
 
 def test_answer_binds_instead_of_the_ask(asked: Installation) -> None:
-    answer(asked, "cleo@corp.example", 3, "Late.")
+    asked.answer("cleo@corp.example", 3, "Late.")
     found = why(asked, "cleo@corp.example")
     assert found["touches"][0]["state"] == "answered"
     assert "after_answer" in {one["rule"] for one in found["clocks"] if one["blocks"]}
@@ -310,5 +270,5 @@ def test_workspace_that_is_not_live_sends_to_test_recipients_alone(tmp_path: Pat
     trial = WORKSPACE.replace('name = "Acme"', 'name = "Acme"\nlive = false\ntest_recipients = ["me@acme.example"]')
     site = Installation(tmp_path).set_up(trial, CUSTOMERS)
     assert site.flask("tick").code == 0
-    assert set(mails(site)) <= {"me@acme.example"}
+    assert set(site.mails()) <= {"me@acme.example"}
     assert "not live" in site.flask("preview", "relationship").out

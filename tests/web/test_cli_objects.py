@@ -168,7 +168,36 @@ def test_no_delivery_is_an_empty_list(site: Installation) -> None:
 def test_no_suspect_answer_is_an_empty_list(site: Installation) -> None:
     assert site.flask("responses", "list", "--json").document == []
     assert "no answer is suspect" in site.flask("responses", "list").err
-    refused(site.flask("responses", "release", "7"), "7")
+    for act in ("release", "dismiss"):
+        refused(site.flask("responses", act, "7"), "7")
+        refused(site.flask("responses", act, "x"), "is not a valid integer", code=2)
+
+
+def test_suspect_answer_counts_once_it_is_released(asked: Installation) -> None:
+    asked.answer("ada@acme.example", 2, "Buy now!", website="https://spam.example")
+    assert asked.flask("tick").code == 0
+    (suspect,) = asked.flask("responses", "list", "--json").document
+    assert (suspect["campaign"], suspect["score"]) == ("relationship", 2)
+    assert suspect["answered_at"].endswith("Z")
+    assert "honeypot" in suspect["signals"]
+    assert asked.rows()["1"].get("nps_score", "") == ""
+    assert "1 answer may be a machine's" in asked.flask("status").out
+    released = asked.flask("responses", "release", str(suspect["id"]))
+    assert released.lines == [f"answer {suspect['id']} counts now"]
+    assert asked.flask("tick").code == 0
+    assert asked.rows()["1"]["nps_score"] == "2"
+    assert asked.flask("responses", "list", "--json").document == []
+
+
+def test_dismissed_answer_is_taken_back(asked: Installation) -> None:
+    asked.answer("ada@acme.example", 2, "Not mine.")
+    assert asked.flask("tick").code == 0
+    assert asked.rows()["1"]["nps_score"] == "2"
+    with asked.context() as context, context.store.read() as tx:
+        (answer,) = tx.scalars(select(schema.responses.c.id))
+    assert asked.flask("responses", "dismiss", str(answer)).code == 0
+    assert asked.flask("tick").code == 0
+    assert asked.rows()["1"]["nps_score"] == ""
 
 
 # --- people ---------------------------------------------------------------------------------------------------------

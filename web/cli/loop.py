@@ -228,6 +228,6 @@ def _print_needs(document: dict[str, Any]) -> None:
     if unknown:
         click.echo(f"! {count(unknown, 'ask')} may or may not have arrived; they count as asked")
     if document["suspect_answers"]:
-        click.echo(f"! {count(document['suspect_answers'], 'answer')} look like a machine's: flask responses list")
+        click.echo(f"! {count(document['suspect_answers'], 'answer')} may be a machine's: flask responses list")
     if document["deliveries"].get("failed"):
         click.echo("! some deliveries failed: flask deliveries list --state failed")
