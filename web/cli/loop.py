@@ -135,7 +135,11 @@ def why(address: str, as_json: bool) -> None:
     document = explain(context(), address)
     if as_json:
         print_json(document)
-        return
+    else:
+        _print_why(address, document)
+
+
+def _print_why(address: str, document: dict[str, Any]) -> None:
     click.echo(f"{address}: person {document['person']}")
     print_table(
         ("record", "connection", "address"),
@@ -150,12 +154,7 @@ def why(address: str, as_json: bool) -> None:
     print_table(("rule", "since", "free", ""), rows, indent="  ")
     click.echo("\nAsked")
     touches = [
-        (
-            when(one["reserved_at"] or one.get("asked_at")),
-            one["campaign"] or one["source"],
-            one["state"],
-            one.get("reason"),
-        )
+        (when(one["reserved_at"] or one["asked_at"]), one["campaign"] or one["source"], one["state"], one["reason"])
         for one in document["touches"]
     ]
     print_table(("when", "by", "state", "reason"), touches, indent="  ")
