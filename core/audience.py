@@ -145,7 +145,7 @@ def _holds(condition: Condition, value: Any) -> bool:
 
 def _compare_number(operator: Operator, value: Any, bound: float) -> bool:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)  # true is a word here, no 1
     except (TypeError, ValueError):
         return False
     return number >= bound if operator is Operator.MIN else number <= bound

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Text, and_, func, literal, or_, select, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType
 
 from core.audience import Audience, Condition, Operator
 from core.storage.schema import companies, identities
@@ -31,7 +34,29 @@ def audience_clause(audience: Audience) -> ColumnElement[bool]:
 
 
 def _value(field: str) -> Any:
-    return _COLUMNS[field] if field in _COLUMNS else identities.c.attributes[field].as_string()
+    return _COLUMNS[field] if field in _COLUMNS else attribute(identities.c.attributes, literal(field, Text))
+
+
+class attribute(FunctionElement[Any]):
+    """The value of an attribute, NULL if there is none: true and false as words, everything else as it is."""
+
+    type = NullType()
+    inherit_cache = True
+    name = "attribute"
+
+
+@compiles(attribute)
+def _attribute(element: Any, compiler: Any, **options: Any) -> str:
+    attributes, name = (compiler.process(part, **options) for part in element.clauses)
+    return f"({attributes} ->> {name})"
+
+
+@compiles(attribute, "sqlite")
+def _attribute_sqlite(element: Any, compiler: Any, **options: Any) -> str:
+    # not by a path such as $."name": it cannot name a quote, and before SQLite 3.45 no letter that JSON escapes
+    attributes, name = (compiler.process(part, **options) for part in element.clauses)
+    value = "CASE WHEN type IN ('true', 'false') THEN type ELSE value END"
+    return f"(SELECT {value} FROM json_each({attributes}) WHERE key = {name})"
 
 
 def _clause(condition: Condition) -> ColumnElement[bool]:
