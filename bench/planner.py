@@ -3,7 +3,7 @@
     python -m bench.planner [--people 1000000] [--reserve 10000] [--rounds 3]
 
 What is measured is what the job does: decide (every clock, reasons, company shares) into temporary tables, store the
-changed decisions in short transactions, reserve in batches of 500 under the lock. Each measurement is a process of its
+changed decisions in short transactions, reserve in batches of 250 under the lock. Each measurement is a process of its
 own on a fresh copy of one database; rounds alternate with the floors and the medians are compared. The floors:
 
 * plan: one INSERT .. SELECT that evaluates the same rules over the same rows into a temporary table (`bench.floors`);

@@ -213,18 +213,18 @@ def store_decisions(session: Session, planned: Planned, wave_id: int) -> int:
     stored = 0
     with session.read() as tx:
         low, high = wave_rows.people_range(tx)
+        statement = wave_rows.changes(
+            tx,
+            planned.campaign.id,
+            wave_id,
+            planned.wave.ends_at,
+            planned.campaign.settings.waits,
+            planned.scope.now,
+        )
     for start in range(low, high + 1, wave_rows.CHUNK):
         people = range(start, min(start + wave_rows.CHUNK, high + 1))
         with session.write() as tx:
-            stored += wave_rows.store_changes(
-                tx,
-                planned.campaign.id,
-                wave_id,
-                planned.wave.ends_at,
-                planned.campaign.settings.waits,
-                people,
-                planned.scope.now,
-            )
+            stored += wave_rows.store_changes(tx, statement, people)
     return stored
 
 

@@ -26,7 +26,8 @@ from sqlalchemy import (
 
 from core.clock import DAY_MS
 from core.frequency import Rule, share_ppm
-from core.storage.planning import NOW, Scope, decided, zones
+from core.storage.clocks_sql import NOW, zones
+from core.storage.planning import Scope, decided
 from core.storage.schema import identities, people, touches
 from core.touches import TouchState
 

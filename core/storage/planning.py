@@ -25,7 +25,6 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
-    bindparam,
     case,
     exists,
     func,
@@ -35,18 +34,16 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from core.audience import Audience
-from core.frequency import CLOCKS, FLOOR_MS, RECENT_MS, YEAR_MS, Limits, Rule
+from core.frequency import CLOCKS, RECENT_MS, Limits, Rule
 from core.storage.audience_sql import audience_clause
+from core.storage.clocks_sql import NOW, clocks_of, greatest, zones
 from core.storage.schema import (
     decisions,
     follow_ups,
     identities,
     incidents,
-    message_guard,
     people,
     suppressions,
     touches,
@@ -56,17 +53,6 @@ from core.waves import ZoneNow, zone_now
 from core.workspace import SendWindow
 
 temporary = MetaData()
-
-#: Local date and send window of every time zone at the moment of the plan.
-zones = Table(
-    "plan_zones",
-    temporary,
-    Column("name", Text, primary_key=True),  # "" is the workspace's
-    Column("local_date", Text),
-    Column("next_day_at", BigInteger),
-    Column("opens_at", BigInteger),
-    prefixes=["TEMPORARY"],
-)
 
 #: One decision per person: `rule` is None for those who may be asked.
 decided = Table(
@@ -83,27 +69,6 @@ decided = Table(
     prefixes=["TEMPORARY"],
 )
 
-
-class greatest(FunctionElement[int]):
-    """The largest of its arguments; none of them may be NULL (the databases disagree on that)."""
-
-    type = BigInteger()
-    inherit_cache = True
-    name = "greatest"
-
-
-@compiles(greatest)
-def _greatest(element: Any, compiler: Any, **options: Any) -> str:
-    return f"greatest({compiler.process(element.clauses, **options)})"
-
-
-@compiles(greatest, "sqlite")
-def _greatest_sqlite(element: Any, compiler: Any, **options: Any) -> str:
-    return f"max({compiler.process(element.clauses, **options)})"
-
-
-#: The moment decided for, in every statement here: executed with {"now": milliseconds}.
-NOW = bindparam("now", type_=BigInteger)
 
 Holds = tuple[ColumnElement[bool], Any]  # a rule: when it holds, and until when
 
@@ -230,7 +195,7 @@ def _facts(
             func.max(t.asked_at).label("last_asked"),
             case(*((holds, number) for number, (holds, _) in enumerate(fixed.values()))).label("fixed"),
             *(until.label(_until(rule)) for rule, (_, until) in fixed.items() if until is not None),
-            greatest(*(free * 16 + _order(rule) for rule, free in _clocks(scope).items())).label("clock"),
+            greatest(*(free * 16 + _order(rule) for rule, free in clocks_of(scope.limits).items())).label("clock"),
         )
         .select_from(
             identities.join(people, p.id == i.person_id).outerjoin(
@@ -260,118 +225,6 @@ def _of_connection(connection_id: int | None) -> ColumnElement[bool]:
         return true()
     # "+ 0": the whole table in its own order beats an index into most of it, and needs no sort to group
     return identities.c.connection_id + 0 == connection_id
-
-
-def _clocks(scope: Scope) -> Mapping[Rule, ColumnElement[int]]:
-    """When each clock is free, 0 if it never started: the order and meaning of `core.frequency.clocks`."""
-    t, limit, now = touches.c, scope.limits, NOW
-    # the planner's rows are touches that count, all of one person: every aggregate is over them
-    same_type = t.type == limit.type
-    open_window = or_(t.window_closes_at.is_(null()), t.window_closes_at > now)
-    silent = and_(
-        same_type,
-        or_(t.state == TouchState.SILENT, and_(t.state == TouchState.HANDED_OVER, t.window_closes_at <= now)),
-    )
-    no_outcome = and_(
-        same_type,
-        or_(
-            t.state.in_((TouchState.RESERVED, TouchState.UNKNOWN)),
-            and_(t.state == TouchState.HANDED_OVER, open_window),
-        ),
-    )
-    answered = and_(same_type, t.state == TouchState.ANSWERED)
-    declined = and_(same_type, t.state == TouchState.DECLINED)
-    last_open = func.max(case((no_outcome, t.asked_at)))
-    silence = greatest(t.asked_at + limit.after_silence, func.coalesce(t.window_closes_at, 0))
-    answered_at = func.coalesce(t.answered_at, t.window_closes_at, t.asked_at)
-    started: dict[Rule, ColumnElement[int]] = {
-        Rule.FLOOR_24H: greatest(_span(_last_message(), FLOOR_MS), _same_local_day()),
-        Rule.ANY_SURVEY: _span(func.max(t.asked_at), limit.any_survey),
-        Rule.SAME_TYPE: case(
-            (last_open >= func.max(case((same_type, t.asked_at))), last_open + limit.same_type), else_=0
-        ),
-        Rule.AFTER_ANSWER: _span(func.max(case((answered, answered_at))), limit.after_answer),
-        Rule.AFTER_DECLINE: _span(
-            func.max(case((declined, func.coalesce(t.declined_at, t.asked_at)))), limit.after_decline
-        ),
-        Rule.AFTER_SILENCE: func.coalesce(func.max(case((silent, silence))), 0),
-        Rule.SAME_SURVEY: _same_survey(limit),
-        Rule.YEARLY_COUNT: case(
-            (func.count(case((t.asked_at > now - YEAR_MS, 1))) >= limit.yearly_count, _nth_last(scope) + YEAR_MS),
-            else_=0,
-        ),
-        Rule.TENURE: _span(identities.c.customer_since, limit.tenure),
-    }
-    return {rule: free for rule, free in started.items() if rule not in _switched_off(limit)}
-
-
-def _switched_off(limit: Limits) -> set[Rule]:
-    """Clocks of no length block nobody: they are left out of the statement."""
-    lengths = {
-        Rule.ANY_SURVEY: limit.any_survey,
-        Rule.SAME_TYPE: limit.same_type,
-        Rule.AFTER_ANSWER: limit.after_answer,
-        Rule.AFTER_DECLINE: limit.after_decline,
-        Rule.SAME_SURVEY: limit.same_survey or limit.wave,
-        Rule.TENURE: limit.tenure,
-    }
-    return {rule for rule, length in lengths.items() if not length}
-
-
-def _span(last: Any, length: int) -> ColumnElement[int]:
-    return func.coalesce(last + length, 0)
-
-
-def _same_survey(limit: Limits) -> ColumnElement[int]:
-    last = func.max(case((touches.c.campaign_id == limit.campaign_id, touches.c.asked_at)))
-    if limit.wave is None:
-        return _span(last, limit.same_survey)
-    opened_at, ends_at = limit.wave
-    return greatest(_span(last, limit.same_survey), case((last >= opened_at, ends_at), else_=0))
-
-
-def _last_message() -> Any:
-    return (
-        select(message_guard.c.last_message_at)
-        .where(message_guard.c.identity_id == identities.c.id)
-        .correlate(identities)
-        .scalar_subquery()
-    )
-
-
-def _nth_last(scope: Scope) -> Any:
-    """The oldest of the last n asks: when it falls out of the year, another one fits in."""
-    past = touches.alias("past")
-    return (
-        select(past.c.asked_at)
-        .where(
-            past.c.person_id == identities.c.person_id,
-            past.c.state != TouchState.RETURNED,
-            past.c.asked_at > NOW - YEAR_MS,
-        )
-        .order_by(past.c.asked_at.desc())
-        .limit(1)
-        .offset(scope.limits.yearly_count - 1)
-        .correlate(identities)
-        .scalar_subquery()
-    )
-
-
-def _same_local_day() -> ColumnElement[int]:
-    """A person who moves west is not asked twice on one local day: free at the next local midnight."""
-
-    def here(column: Any) -> Any:  # of the record's zone, else the workspace's
-        return (
-            select(column)
-            .where(zones.c.name.in_((func.coalesce(identities.c.time_zone, ""), "")))
-            .order_by(zones.c.name.desc())
-            .limit(1)
-            .correlate(identities)
-            .scalar_subquery()
-        )
-
-    lately = case((touches.c.asked_at > NOW - RECENT_MS, touches.c.asked_local_date))
-    return case((func.max(lately) >= here(zones.c.local_date), here(zones.c.next_day_at)), else_=0)
 
 
 def _fixed_rules(tx: Connection, scope: Scope, every: bool = False) -> Mapping[Rule, Holds]:

@@ -124,6 +124,8 @@ class Store:
     def session(self) -> Iterator[Session]:
         """One connection for several transactions; its temporary tables are gone with it."""
         with self.engine.connect() as connection:
+            if self.is_sqlite:  # what sorts a million rows may hold as much again
+                connection.connection.dbapi_connection.execute("PRAGMA cache_size=-6000")  # type: ignore[union-attr]
             try:
                 yield Session(self, connection)
             finally:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Integer,
     Text,
     and_,
+    bindparam,
     case,
     func,
     insert,
@@ -152,24 +154,27 @@ def people_range(tx: Connection) -> tuple[int, int]:
     return (0, -1) if low is None else (low, high)
 
 
-def store_changes(
-    tx: Connection, campaign_id: int, wave_id: int, ends_at: int, waits: bool, people: range, now: int
-) -> int:
-    """Store the decisions on `people` (a range of ids) that differ from what is stored; returns how many.
+def changes(tx: Connection, campaign_id: int, wave_id: int, ends_at: int, waits: bool, now: int) -> Any:
+    """The statement that stores the decisions that differ from what is stored, of the people from :low to :high.
 
-    What only paces the wave (company share, limit, hour) is stored as planned, without a date, else a drip would
-    rewrite everybody every day. People outside the audience are stored only if they were inside before.
+    It is executed many times and made once. What only paces the wave (company share, limit, hour) is stored as planned,
+    without a date, else a drip would rewrite everybody every day. People outside the audience are stored only if they
+    were inside before.
     """
     state = _state(ends_at, waits)
-    rule = case((decided.c.rule.in_([r.value for r in PACING]), null()), else_=decided.c.rule)
-    until = case((decided.c.rule.in_([r.value for r in PACING]), null()), else_=decided.c.until)
-    changed = or_(
-        decisions.c.person_id.is_(null()) & (func.coalesce(decided.c.rule, "") != Rule.NOT_IN_AUDIENCE.value),
-        decisions.c.rule.is_distinct_from(rule),
-        decisions.c.until.is_distinct_from(until),
-        decisions.c.state != state,
-        # who is planned is planned in this wave; rows that merely stay dropped are not touched
-        and_(decisions.c.wave_id != wave_id, literal(not waits) | (state == "planned")),
+    paces = decided.c.rule.in_([rule.value for rule in PACING])
+    rule = case((paces, null()), else_=decided.c.rule)
+    until = case((paces, null()), else_=decided.c.until)
+    is_new = decisions.c.person_id.is_(null())
+    changed = case(
+        (is_new, func.coalesce(decided.c.rule, "") != Rule.NOT_IN_AUDIENCE.value),
+        else_=or_(
+            decisions.c.rule.is_distinct_from(rule),
+            decisions.c.until.is_distinct_from(until),
+            decisions.c.state != state,
+            # who is planned is planned in this wave; rows that merely stay dropped are not touched
+            and_(decisions.c.wave_id != wave_id, literal(not waits) | (state == "planned")),
+        ),
     )
     known = and_(decisions.c.campaign_id == campaign_id, decisions.c.person_id == decided.c.person_id)
     rows = (
@@ -180,21 +185,21 @@ def store_changes(
             state,
             rule,
             until,
-            literal(now),
+            literal(now, BigInteger),
         )
         .select_from(decided.outerjoin(decisions, known))
-        .where(decided.c.person_id.between(people.start, people.stop - 1), changed)
-        .where(
-            or_(decisions.c.person_id.is_not(null()), func.coalesce(decided.c.rule, "") != Rule.NOT_IN_AUDIENCE.value)
-        )
+        .where(decided.c.person_id.between(bindparam("low"), bindparam("high")), changed)
     )
     names = ["campaign_id", "person_id", "wave_id", "state", "rule", "until", "changed_at"]
     new: Any = sqlite_insert(decisions) if tx.dialect.name == "sqlite" else postgresql_insert(decisions)
     statement = new.from_select(names, rows)
     values = {name: statement.excluded[name] for name in names[2:]}
-    return tx.execute(
-        statement.on_conflict_do_update(index_elements=["campaign_id", "person_id"], set_=values)
-    ).rowcount
+    return statement.on_conflict_do_update(index_elements=["campaign_id", "person_id"], set_=values)
+
+
+def store_changes(tx: Connection, statement: Any, people: range) -> int:
+    """Store the changed decisions on `people`, a range of ids; returns how many."""
+    return tx.execute(statement, {"low": people.start, "high": people.stop - 1}).rowcount
 
 
 def _state(ends_at: int, waits: bool) -> Any:
