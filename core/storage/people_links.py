@@ -209,19 +209,25 @@ def _note(tx: Connection, now: int, actor: str, action: str, subject: str, detai
 def merge_records(tx: Connection, connection_id: int, winner: str, losers: Sequence[str], now: int) -> bool:
     """The source merged `losers` into `winner`: one person from now on, and one record. Whether that was news.
 
-    Where the winner was not read yet, a loser's row becomes the winner's: its content follows with the next page. A
-    merge that is told again, or late, changes nothing more.
+    Where the winner was not read yet, it begins as a copy of a loser: its content follows with the next page. A merge
+    that is told again, or late, changes nothing more.
     """
     ids = _record_ids(tx, connection_id, [winner, *losers])
     lost = [ids[loser] for loser in losers if loser in ids and loser != winner]
-    renamed = winner not in ids and bool(lost)
-    if renamed:
-        ids[winner] = lost.pop(0)
-        tx.execute(
-            update(identities).where(identities.c.id == ids[winner]).values(external_id=winner, digest=b"")
-        )  # fmt: skip
+    if lost and winner not in ids:
+        ids[winner] = _copy_record(tx, lost[0], winner, now)
     absorbed = [_absorb(tx, ids[winner], identity_id, now) for identity_id in lost]
-    return renamed or any(absorbed)
+    return any(absorbed)
+
+
+def _copy_record(tx: Connection, identity_id: int, external_id: str, now: int) -> int:
+    """A row of its own, and not the loser's under another name: that one is needed if the merge is undone."""
+    row = tx.execute(select(identities).where(identities.c.id == identity_id)).one()._mapping
+    values = {**row, "external_id": external_id, "digest": b"", "last_surveyed_seen": None, "nps_seen": None}
+    del values["id"]
+    copy = tx.execute(identities.insert().values(values).returning(identities.c.id)).scalar_one()
+    request_write_back(tx, [row["person_id"]], now)
+    return int(copy)
 
 
 def _absorb(tx: Connection, winner_id: int, loser_id: int, now: int) -> bool:
