@@ -166,7 +166,7 @@ def _choose(tx: Connection, scope: Scope) -> None:
 
 def _rotation(scope: Scope) -> tuple[ColumnElement[Any], ...]:
     """Never asked first, then least recently asked; equals in an order that is the wave's own, fair to all."""
-    shuffle = (decided.c.person_id * 2654435761 + (scope.wave_id or 0) * 40503) % 4294967291
+    shuffle = decided.c.person_id * (2654435761 + (scope.wave_id or 0) * 40503) % 4294967291
     return func.coalesce(decided.c.last_asked, 0), shuffle, decided.c.person_id
 
 
