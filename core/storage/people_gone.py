@@ -214,7 +214,7 @@ _STRICTEST = (
 )
 
 
-def adopt_tombstones(tx: Connection, records: Sequence[tuple[int, int, bytes]]) -> set[int]:
+def adopt_tombstones(tx: Connection, records: Iterable[tuple[int, int, bytes]]) -> set[int]:
     """Who comes back inherits: opt-out, 24 h floor, quarantine and touches. Returns the people concerned.
 
     `records` are (identity id, person id, address hash) of records that are new or changed their address.

@@ -19,7 +19,7 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, text
 from core.contacts import differ, is_role_address, name_key
 from core.storage.deliveries import request_write_back
 from core.storage.people_links import link, put_candidate, settle_people
-from core.storage.people_rows import chunks, placeholder
+from core.storage.people_rows import blobs, chunks, placeholder
 from core.storage.touches import end_open_touches
 
 #: Of a mailbox of very many records, so many pairs are put before a human at most.
@@ -33,7 +33,8 @@ def held_addresses(tx: Connection, addresses: Iterable[bytes]) -> set[bytes]:
     for chunk in chunks(addresses):
         wanted = ",".join([mark] * len(chunk))
         rows = tx.exec_driver_sql(
-            f"SELECT address_hash FROM identities WHERE address_hash IN ({wanted}) AND gone_at IS NULL", tuple(chunk)
+            f"SELECT address_hash FROM identities WHERE address_hash IN ({wanted}) AND gone_at IS NULL",
+            blobs(tx, chunk),
         )
         held.update(bytes(row[0]) for row in rows)
     return held

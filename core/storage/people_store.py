@@ -24,12 +24,13 @@ from core.storage.people_rows import (
     COMPANY,
     FIRST_VALUE,
     HOLD,
-    INSERTED,
+    OPTED_OUT,
     VALUES,
     Origin,
     Row,
     chunks,
     compare,
+    insert_records,
     insert_rows,
     reserve_ids,
     row_of,
@@ -168,13 +169,19 @@ def _insert(tx: Connection, batch: Batch, new: Sequence[Contact], work: _Work) -
             work.asks.append(
                 AskedElsewhere(identity_id, person_id, row[COMPANY], address, contact.last_surveyed_at, True)
             )
-        rows.append(tuple(row))
+        rows.append(row)
     work.addresses |= _met_before(tx, [row[ADDRESS] for row in rows if row[ADDRESS] is not None])
     work.new_people = person_ids
-    people = [(row[1], contact.opted_out, row[HOLD]) for row, contact in zip(rows, new, strict=True)]
-    insert_rows(tx, "people", ("id", "source_opted_out", "hold_until"), people)
-    insert_rows(tx, "identities", INSERTED, rows)
+    _insert_people(tx, rows)
+    insert_records(tx, rows)
     return identity_ids
+
+
+def _insert_people(tx: Connection, rows: Sequence[Row]) -> None:
+    """Nearly all have nothing to say but that they are there."""
+    insert_rows(tx, "people", ("id",), [(row[1],) for row in rows])
+    said = [(row[OPTED_OUT], row[HOLD], row[1]) for row in rows if row[OPTED_OUT] or row[HOLD] is not None]
+    update_rows(tx, "people", ("source_opted_out", "hold_until"), said)
 
 
 def _met_before(tx: Connection, addresses: Sequence[bytes]) -> set[bytes]:
@@ -243,7 +250,7 @@ def _follow_up(tx: Connection, origin: Origin, work: _Work, now: int) -> None:
         settle_people(tx, work.people)
         cancel_for_records(tx, work.readdressed, now, "the address changed")
         end_open_touches(tx, work.opted_out, now)
-    heirs = adopt_tombstones(tx, [(i, split_off.get(i, person), address) for i, person, address in work.arrived])
+    heirs = adopt_tombstones(tx, ((i, split_off.get(i, person), address) for i, person, address in work.arrived))
     fresh = set(work.new_people) - heirs
     linked = settle_addresses(tx, work.addresses, now, fresh)
     if heirs:
