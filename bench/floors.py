@@ -73,7 +73,7 @@ EVERY_RULE = f"""
         FROM facts
     ), placed AS (
         SELECT d.*, row_number() OVER (PARTITION BY company_id, rule IS NULL ORDER BY ifnull(last_asked, 0),
-            person_id * 2654476264 % 4294967291) AS place,
+            person_id * 4251770438 % 4294967291) AS place,
             sum(contact) OVER (PARTITION BY company_id) AS contacts
         FROM decided d
     )

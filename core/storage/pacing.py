@@ -166,7 +166,8 @@ def _choose(tx: Connection, scope: Scope) -> None:
 
 def _rotation(scope: Scope) -> tuple[ColumnElement[Any], ...]:
     """Never asked first, then least recently asked; equals in an order that is the wave's own, fair to all."""
-    shuffle = decided.c.person_id * (2654435761 + (scope.wave_id or 0) * 40503) % 4294967291
+    factor = (2654435761 + (scope.wave_id or 0) * 1597334677) % 4294967291  # of 32 bits, modulo a prime
+    shuffle = decided.c.person_id * factor % 4294967291
     return func.coalesce(decided.c.last_asked, 0), shuffle, decided.c.person_id
 
 
