@@ -1,20 +1,16 @@
-"""Reservations: fifty threads and four processes at once, and nobody twice, no company over its share, no day over."""
+"""Reservations: what one writes, and what it looks at again. Many at once: tests/storage/test_concurrency.py."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
-from core.clock import DAY_MS, FixedClock, to_ms
-from core.frequency import company_quota, limits
+from core.clock import DAY_MS, FixedClock
+from core.frequency import limits
 from core.ids import token_hash
 from core.storage import planning, reservation, schema
 from core.storage.store import Store
@@ -59,86 +55,6 @@ def seed(store: Store, people: int = PEOPLE, companies: int = COMPANIES) -> None
         ids = [add_company(tx, f"Company {number}") for number in range(companies)]
         for number in range(people):
             add_person(tx, company_id=ids[number % companies] if number % 3 else None)
-
-
-def reserve_everybody(store: Store, campaign: int, now: int, order: int, people: int = PEOPLE) -> Counter[str]:
-    """One worker: the whole population for one campaign, in batches, from its own end of the list."""
-    scope, quota = scope_and_quota(campaign, campaign, now)
-    identities = list(range(1, people + 1))
-    identities = identities[order * 37 % people :] + identities[: order * 37 % people]
-    refused: Counter[str] = Counter()
-    with store.session() as session:
-        with session.read() as tx:
-            recheck = reservation.prepare(tx, scope)
-        for start in range(0, people, 100):
-            with session.reservation() as tx:
-                done = reservation.reserve(tx, recheck, quota, identities[start : start + 100], now)
-            refused["reserved"] += done.touches
-            refused += done.refused
-    return refused
-
-
-def check_ledger(store: Store, people: int = PEOPLE) -> int:
-    with store.read() as tx:
-        per_person = tx.execute(select(schema.touches.c.person_id, func.count()).group_by(schema.touches.c.person_id))
-        assert max(count for _, count in per_person) == 1, "somebody was reserved twice"
-        contacts = {
-            company: number
-            for company, number in tx.execute(
-                select(schema.identities.c.company_id, func.count()).group_by(schema.identities.c.company_id)
-            )
-        }
-        for company, asked in tx.execute(
-            select(schema.touches.c.company_id, func.count()).group_by(schema.touches.c.company_id)
-        ):
-            if company is not None:
-                assert asked <= company_quota(contacts[company], 0.2), "a company is over its share"
-        for campaign, asked in tx.execute(
-            select(schema.touches.c.campaign_id, func.count()).group_by(schema.touches.c.campaign_id)
-        ):
-            assert asked <= DAY_LIMIT, f"campaign {campaign} is over its day's limit"
-        total = tx.scalar(select(func.count()).select_from(schema.touches))
-        assert total == tx.scalar(select(func.count()).select_from(schema.deliveries))
-    return total or 0
-
-
-def test_fifty_threads_reserving_three_waves_at_once_double_nobody(store: Store, clock: FixedClock) -> None:
-    seed(store)
-    failures: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            reserve_everybody(store, number % 3 + 1, clock.now_ms(), number)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures[0]
-    # nobody who could be asked is left: everybody without a company, and each company's share
-    free = sum(1 for number in range(PEOPLE) if not number % 3)
-    sizes = Counter(number % COMPANIES for number in range(PEOPLE) if number % 3)
-    assert check_ledger(store) == free + sum(company_quota(size, 0.2) for size in sizes.values())
-
-
-def test_four_processes_reserving_at_once_double_nobody(store: Store, clock: FixedClock, tmp_path: Path) -> None:
-    seed(store)
-    start = tmp_path / "go"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.storage.test_reservation", store.url, str(number), str(start)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(4)
-    ]
-    start.touch()
-    reserved = [int(worker.communicate(timeout=120)[0]) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0, 0, 0]
-    assert check_ledger(store) == sum(reserved) > 600
 
 
 def test_a_reservation_writes_touch_link_and_message_together(store: Store, clock: FixedClock) -> None:
@@ -187,17 +103,3 @@ def test_a_day_and_a_brake_both_limit(
         done = reservation.reserve(tx, recheck, replace(quota, at_most=at_most), [1, 2, 3], now)
         again = reservation.reserve(tx, recheck, replace(quota, at_most=0), [1, 2, 3], now)
     assert (done.touches, again.touches) == (expected, 0)
-
-
-def _worker(url: str, number: int, start: Path) -> None:
-    from datetime import UTC, datetime
-
-    while not start.exists():
-        pass
-    now = datetime(2026, 12, 1, 9, tzinfo=UTC)
-    store = Store(url, FixedClock(now))
-    print(reserve_everybody(store, number % 3 + 1, to_ms(now), number * 13)["reserved"])
-
-
-if __name__ == "__main__":
-    _worker(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
