@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 from core.dispatch import Leave, Message, Never, may_leave
 from core.errors import ConnectorError, Misconfigured, RateLimited, Rejected, Unauthorized, Unavailable, Unsupported
@@ -31,6 +33,10 @@ LOOKED_AT = 40
 #: A vendor that wants to be left alone for longer than this is tried at the next run.
 LONGEST_WAIT = 60.0
 SLICE_SECONDS = LEASE_MS / 4000
+#: Senders that are served side by side.
+MOST_AT_ONCE = 4
+#: What somebody changes in the workspace or a campaign holds for messages that leave later than this.
+FRESH_SECONDS = 2.0
 
 
 def run(context: Context, *, patient: bool = False) -> JobReport:
@@ -40,14 +46,22 @@ def run(context: Context, *, patient: bool = False) -> JobReport:
     with context.store.read() as tx:
         waiting = set(deliveries.connections_with_work(tx, "send", context.clock.now_ms()))
         senders = [connection for connection in settings.read_connections(tx) if connection.id in waiting]
-    with ThreadPoolExecutor(max_workers=max(1, min(4, len(senders)))) as pool:
-        for part in pool.map(lambda sender: _pump(context, sender, patient), senders):
-            report.add(part)
+    for part in _side_by_side(partial(_pump, context, patient=patient), senders):
+        report.add(part)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _pump(context: Context, sender: ConnectionRow, patient: bool) -> JobReport:
+def _side_by_side(pump: Callable[[ConnectionRow], JobReport], senders: Sequence[ConnectionRow]) -> Iterator[JobReport]:
+    """Nobody waits for a slow sender. One alone stays in this thread, which keeps its conversation from run to run."""
+    if len(senders) <= 1:
+        yield from map(pump, senders)
+        return
+    with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, len(senders))) as pool:
+        yield from pool.map(pump, senders)
+
+
+def _pump(context: Context, sender: ConnectionRow, *, patient: bool) -> JobReport:
     with held(context, sender, USE, patient=patient) as outlet:
         if outlet is None:
             return JobReport(NAME)
@@ -70,6 +84,9 @@ class Pump:
         self._queue: deque[int] = deque()
         self._workspace: Workspace
         self._campaigns: Mapping[int, Campaign] = {}
+        self._surveys: dict[int, dict[str, Any]] = {}
+        self._read_at = -FRESH_SECONDS
+        self._claimed_at = 0
         self._over = False
 
     def run(self) -> JobReport:
@@ -95,13 +112,12 @@ class Pump:
     # --- one turn: record, then claim ---------------------------------------------------------------------------
 
     def _turn(self, results: Sequence[Result]) -> tuple[list[Message], bool]:
-        rate = self._rate()
         with self.context.store.write() as tx:
             if results:
                 self._recorder.record(tx, results, self._workspace.brakes)
-            if rate is None and not self.outlet.blocked:
+            wait = self._wait_for_token(tx) if self._goes_on(tx) else 0.0
+            if not wait:
                 return self._claim(tx)
-            wait = self._wait_for_token(tx, rate) if self._goes_on(tx) else 0.0
         if not self._wait(wait):
             return [], False
         with self.context.store.write() as tx:
@@ -112,12 +128,13 @@ class Pump:
         ask = getattr(self.outlet.connector, "rate_per_second", None)
         return None if ask is None else ask()
 
-    def _wait_for_token(self, tx: Transaction, rate: float | None) -> float:
+    def _wait_for_token(self, tx: Transaction) -> float:
+        """Seconds until the account may be used: another of its connections may have been told to wait meanwhile."""
         now = self.context.clock.now_ms()
         blocked = rates.blocked_for(tx, self.outlet.account, now)
-        self.outlet.blocked = False
         if blocked > LONGEST_WAIT:
             self._stop(f"the vendor asked to wait {blocked:.0f} s")
+        rate = self._rate()
         if self._over or rate is None:
             return blocked
         return rates.take_in(tx, self.outlet.account, rate, now, self._batch_size())
@@ -149,8 +166,11 @@ class Pump:
         """The next messages that may leave, and whether there may be more after them."""
         if not self._goes_on(tx):
             return [], False
+        self._claimed_at = self.context.clock.now_ms()
         if not self._queue:
-            self._refill(tx)
+            self._queue.extend(sends.due_sends(tx, self.outlet.connection.id, self._due_at))
+        if time.monotonic() - self._read_at >= FRESH_SECONDS:
+            self._read_settings(tx)
         batch: list[Message] = []
         looked_at = 0
         while self._queue and len(batch) < self._batch_size() and looked_at < LOOKED_AT + self._batch_size():
@@ -161,17 +181,19 @@ class Pump:
             batch.extend(message for message in claimed if message is not None)
         return batch, bool(self._queue) or looked_at > 0
 
-    def _refill(self, tx: Transaction) -> None:
-        self._queue.extend(sends.due_sends(tx, self.outlet.connection.id, self._due_at))
+    def _read_settings(self, tx: Transaction) -> None:
+        self._read_at = time.monotonic()
         self._workspace = settings.applied_workspace(tx)
         self._campaigns = {row.id: row.settings for row in settings.read_campaigns(tx)}
+        self._surveys = {number: _survey(one, self._workspace) for number, one in self._campaigns.items()}
         self._recorder.targets = deliveries.write_back_targets(tx)
 
     def _claim_one(self, tx: Transaction, message: Message) -> Message | None:
         now = self.context.clock.now_ms()
         campaign = self._campaigns.get(message.campaign_id)
         if campaign is None and message.campaign_state == "active":
-            return None  # made since the last refill: the next one knows it
+            self._read_at = -FRESH_SECONDS  # made since the settings were read: the next turn knows it
+            return None
         if campaign is None:
             self._withdraw(tx, message, Never(ReturnReason.CANCELLED, "the campaign was removed"), now)
             return None
@@ -213,9 +235,16 @@ class Pump:
         waiting = {message.key: message for message in batch}
         for result in results:
             del waiting[result.message.key]
-        if invitations:
+        if self._is_late():
+            late = "the worker took too long before it could be sent"
+            results.extend(Result(one, WriteResult.retry(one.key, late), tried=False) for one in waiting.values())
+        elif invitations:
             results.extend(self._hand_to_vendor(invitations, waiting))
         return results
+
+    def _is_late(self) -> bool:
+        """Whether this worker slept: half a lease is for the vendor, and afterwards the claim may be another's."""
+        return self.context.clock.now_ms() - self._claimed_at > LEASE_MS // 2
 
     def _hand_to_vendor(self, invitations: Sequence[Invitation], waiting: dict[str, Message]) -> Iterator[Result]:
         """One result per message, whatever the connector does."""
@@ -243,16 +272,13 @@ class Pump:
         return Result(message, WriteResult.uncertain(message.key, str(error or "the sender gave no result")))
 
     def _request(self, message: Message) -> InvitationRequest:
-        campaign, workspace = self._campaigns[message.campaign_id], self._workspace
-        survey = campaign.survey.model_dump(mode="json")
-        survey["brand"] = campaign.survey.brand or workspace.name
         return InvitationRequest(
             key=message.key,
             kind=message.kind,
             token=str(message.payload["token"]),
             campaign=message.campaign,
-            survey=survey,
-            languages=workspace.languages,
+            survey=self._surveys[message.campaign_id],
+            languages=self._workspace.languages,
             external_id=message.external_id or "",
             email=message.email or "",
             first_name=message.first_name,
@@ -261,3 +287,7 @@ class Pump:
             language=message.language,
             shared_mailbox=message.shared,
         )
+
+
+def _survey(campaign: Campaign, workspace: Workspace) -> dict[str, Any]:
+    return {**campaign.survey.model_dump(mode="json"), "brand": campaign.survey.brand or workspace.name}

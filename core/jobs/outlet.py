@@ -29,7 +29,6 @@ class Outlet:
         self.account = connection.account or f"connection:{connection.name}"
         self.connector: Any = None
         self.problem: BoucleError | None = None
-        self.blocked = True  # the account may have been told to wait: look before the first call
         self._fence = fence
         self._works = connection.state == "ok"
         self._renewed_at = context.clock.now_ms()

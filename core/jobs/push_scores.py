@@ -91,8 +91,7 @@ class Pusher:
         with self.context.store.write() as tx:
             if not self.outlet.renew(tx):
                 return False
-            wait = rates.blocked_for(tx, self.outlet.account, self.context.clock.now_ms()) if self.outlet.blocked else 0
-        self.outlet.blocked = False
+            wait = rates.blocked_for(tx, self.outlet.account, self.context.clock.now_ms())
         if wait > LONGEST_WAIT:
             self.report.messages.append(f"{self.outlet.connection.name}: the vendor asked to wait {wait:.0f} s")
             return False
@@ -106,6 +105,7 @@ class Pusher:
             with self.context.store.write() as tx:
                 now = self.context.clock.now_ms()
                 limit = min(CHUNK, size - len(batch))
+                self.outlet.renew(tx)  # a large batch takes its time to be read
                 claimed = write_backs.claim(
                     tx, self.outlet.connection.id, self.context.owner, self._due_at, now + LEASE_MS, limit
                 )
@@ -207,7 +207,7 @@ class Pusher:
         elif isinstance(problem, RateLimited):
             seconds = BLOCKED_SECONDS if problem.retry_after is None else problem.retry_after
             rates.block(tx, self.outlet.account, self.context.clock.now_ms() + round(seconds * 1000))
-            self.outlet.problem, self.outlet.blocked = None, True
+            self.outlet.problem = None  # the next batch looks how long to wait
         else:
             self.outlet.broken(tx, problem)
 

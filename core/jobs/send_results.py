@@ -60,7 +60,7 @@ class Recorder:
         if isinstance(problem, RateLimited):
             seconds = BLOCKED_SECONDS if problem.retry_after is None else problem.retry_after
             rates.block(tx, self.outlet.account, now + round(seconds * 1000))
-            self.outlet.problem, self.outlet.blocked = None, True
+            self.outlet.problem = None  # the next turn looks how long to wait
         elif problem is not None:
             self.outlet.broken(tx, problem)
 
@@ -167,7 +167,9 @@ class Recorder:
             sends.send_again(tx, one.id, one.fence, now)
             return
         reason = "the process that sent it ended before it knew the outcome"
-        in_doubt = deliveries.settle(tx, one.id, one.fence, DeliveryState.UNKNOWN, now, error=reason)
+        # the floor it took stays its own, should the vendor say one day that it never had it
+        guard = {"guarded_at": one.payload.get("guarded_at")}
+        in_doubt = deliveries.settle(tx, one.id, one.fence, DeliveryState.UNKNOWN, now, error=reason, payload=guard)
         if in_doubt and one.touch_id is not None and not is_reminder(one.key):
             touches.mark_unknown(tx, [one.touch_id], now)
             self._write_back(tx, one.person_id, now)

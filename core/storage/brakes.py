@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, exists, or_, select, update
+from sqlalchemy import Connection, and_, exists, func, or_, select, update
 
 from core.storage.schema import campaigns, suppressions, touches
 from core.touches import ReturnReason, TouchState
@@ -24,7 +24,7 @@ class Record:
 
 
 def last_sends(tx: Connection, campaign_id: int, since: int, limit: int) -> Record:
-    """The last `limit` messages of a campaign that were handed to its sender, reserved after `since`."""
+    """The last `limit` messages of a campaign that were handed to its sender after `since`, whenever reserved."""
     complained = exists().where(
         suppressions.c.address_hash == touches.c.address_hash,
         suppressions.c.reason == "complaint",
@@ -35,7 +35,7 @@ def last_sends(tx: Connection, campaign_id: int, since: int, limit: int) -> Reco
         .where(
             touches.c.campaign_id == campaign_id,
             touches.c.source == "boucle",
-            touches.c.reserved_at > since,
+            func.coalesce(touches.c.claimed_at, touches.c.reserved_at) > since,
             or_(
                 touches.c.state.in_(_LEFT),
                 and_(touches.c.state == TouchState.RETURNED, touches.c.reason.in_(_TURNED_DOWN)),

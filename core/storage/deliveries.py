@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, null, select, text, update
+from sqlalchemy import JSON, Connection, bindparam, delete, func, null, select, text, update
 
 from core.deliveries import DeliveryState
 from core.processes import is_gone
@@ -85,17 +85,42 @@ def cancel_ready_sends(tx: Connection, touch_ids: Sequence[int], now: int) -> No
 # --- outcomes -------------------------------------------------------------------------------------------------------
 
 
-def settle(tx: Connection, delivery_id: int, fence: int, state: DeliveryState, now: int, **values: Any) -> bool:
+def settle(
+    tx: Connection,
+    delivery_id: int,
+    fence: int,
+    state: DeliveryState,
+    now: int,
+    *,
+    vendor_ref: str = "",
+    error: str = "",
+    payload: Mapping[str, Any] | None = None,
+) -> bool:
     """End a claim: `done`, `failed`, `unknown` or `cancelled`. False if the claim is no longer ours.
 
     A token is never kept: whoever has the message has it, and who has not gets a new one.
     """
-    settled = tx.execute(
-        _claimed(delivery_id, fence).values(
-            {"state": state, "lease_until": None, "payload": null(), "done_at": now, **_shortened(values)}
-        )
-    )
+    row = {"b_id": delivery_id, "b_fence": fence, "b_state": state.value, "b_now": now, "b_payload": payload}
+    settled = tx.execute(_SETTLE, {**row, "b_ref": vendor_ref, "b_error": error[:ERROR_LENGTH]})
     return bool(settled.rowcount)
+
+
+_SETTLE = (  # made once: it runs for every message
+    update(deliveries)
+    .where(
+        deliveries.c.id == bindparam("b_id"),
+        deliveries.c.fence == bindparam("b_fence"),
+        deliveries.c.state == DeliveryState.SENDING,
+    )
+    .values(
+        state=bindparam("b_state"),
+        lease_until=null(),
+        payload=bindparam("b_payload", type_=JSON(none_as_null=True)),
+        done_at=bindparam("b_now"),
+        vendor_ref=bindparam("b_ref"),
+        error=bindparam("b_error"),
+    )
+)
 
 
 def put_back(tx: Connection, delivery_id: int, fence: int, due_at: int, error: str = "", *, tried: bool = True) -> bool:
@@ -125,10 +150,6 @@ def _claimed(delivery_id: int, fence: int) -> Any:
     )
 
 
-def _shortened(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value[:ERROR_LENGTH] if key == "error" else value for key, value in values.items()}
-
-
 # --- what was left behind -------------------------------------------------------------------------------------------
 
 
@@ -141,6 +162,7 @@ class Stranded:
     fence: int
     touch_id: int | None
     person_id: int | None
+    payload: Mapping[str, Any]
 
 
 def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[Stranded]:
@@ -148,7 +170,7 @@ def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[St
     rows = tx.execute(_CLAIMS, {"connection": connection_id, "kind": kind}).all()
     gone = {owner: is_gone(owner) for owner in {row.owner for row in rows} if owner}
     return [
-        Stranded(row.id, row.key, row.fence, row.touch_id, row.person_id)
+        Stranded(row.id, row.key, row.fence, row.touch_id, row.person_id, row.payload or {})
         for row in rows
         if row.lease_until is None or row.lease_until <= now or gone.get(row.owner, False)
     ]
@@ -156,11 +178,11 @@ def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[St
 
 # the condition of the partial index of unfinished rows, word for word: SQLite does not see it in anything else
 _CLAIMS = text(
-    "SELECT d.id, d.key, d.fence, d.touch_id, t.person_id, d.owner, d.lease_until"
+    "SELECT d.id, d.key, d.fence, d.touch_id, t.person_id, d.owner, d.lease_until, d.payload"
     " FROM deliveries AS d LEFT JOIN touches AS t ON t.id = d.touch_id"
     " WHERE d.connection_id = :connection AND d.kind = :kind AND d.state IN ('ready', 'sending')"
     " AND d.state = 'sending'"
-)
+).columns(payload=JSON)
 
 _WITH_WORK = text(
     "SELECT DISTINCT connection_id FROM deliveries WHERE kind = :kind AND state IN ('ready', 'sending')"

@@ -14,6 +14,9 @@ from core.clock import DAY_MS, HOUR_MS, Clock
 from core.storage.schema import rate_buckets
 from core.storage.store import Store
 
+#: So many workers may wait for one account, even one that takes a call every few hours.
+QUEUE = 20
+
 
 def take(store: Store, account: str, per_second: float, share: float, clock: Clock, count: int = 1) -> float:
     """Take `count` tokens; returns the seconds to wait before using them. `share`: our part of the account's limit."""
@@ -26,12 +29,13 @@ def take_in(tx: Connection, account: str, per_second: float, now: int, count: in
     if per_second <= 0:
         raise ValueError("a rate is more than nothing per second")
     next_at, blocked_until = _bucket(tx, account)
-    if next_at > now + HOUR_MS:
+    step = math.ceil(1000 * count / per_second)
+    if next_at > now + max(HOUR_MS, QUEUE * step):
         next_at = now  # nobody is that far ahead: the clock was set back since
     if blocked_until > now + DAY_MS:
         blocked_until = 0
     mine = max(now, next_at, blocked_until)
-    _keep(tx, account, mine + math.ceil(1000 * count / per_second), blocked_until)
+    _keep(tx, account, mine + step, blocked_until)
     return (mine - now) / 1000
 
 

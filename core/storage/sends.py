@@ -105,31 +105,38 @@ def take(tx: Connection, message: Message, owner: str, now: int, lease_until: in
     payload = {**message.payload, "kind": message.kind, "guarded_at": now}
     if not payload.get("token"):
         payload["token"] = _new_link(tx, message.touch_id, message.kind)
-    taken = tx.execute(
-        update(deliveries)
-        .where(
-            deliveries.c.id == message.delivery_id,
-            deliveries.c.state == DeliveryState.READY,
-            deliveries.c.fence == message.fence,
-        )
-        .values(
-            state=DeliveryState.SENDING,
-            owner=owner,
-            lease_until=lease_until,
-            fence=message.fence + 1,
-            attempts=message.attempts + 1,
-            payload=payload,
-        )
-    )
+    row = {"b_id": message.delivery_id, "b_fence": message.fence, "b_owner": owner, "b_until": lease_until}
+    taken = tx.execute(_TAKE, {**row, "b_payload": payload})
     if not taken.rowcount:
         return None
     return replace(message, fence=message.fence + 1, attempts=message.attempts + 1, payload=payload)
 
 
+_TAKE = (  # made once, as all that is done for each message: making a statement takes longer than running it
+    update(deliveries)
+    .where(
+        deliveries.c.id == bindparam("b_id"),
+        deliveries.c.state == DeliveryState.READY,
+        deliveries.c.fence == bindparam("b_fence"),
+    )
+    .values(
+        state=DeliveryState.SENDING,
+        owner=bindparam("b_owner"),
+        lease_until=bindparam("b_until"),
+        fence=deliveries.c.fence + 1,
+        attempts=deliveries.c.attempts + 1,
+        payload=bindparam("b_payload"),
+    )
+)
+
+
 def _new_link(tx: Connection, touch_id: int, kind: str) -> str:
     token = survey_token()
-    tx.execute(survey_links.insert().values(token_hash=token_hash("touch", token), touch_id=touch_id, kind=kind))
+    tx.execute(_NEW_LINK, {"token_hash": token_hash("touch", token), "touch_id": touch_id, "kind": kind})
     return token
+
+
+_NEW_LINK = survey_links.insert()
 
 
 def postpone(tx: Connection, message: Message, until: int, error: str) -> None:
@@ -288,7 +295,10 @@ def expire(tx: Connection, delivery_ids: Sequence[int], now: int) -> None:
 def doubtful_sends(tx: Connection, connection_id: int, since: int, limit: int = 500) -> list[Stranded]:
     """Messages in doubt since `since` at most: for vendors that can be asked."""
     rows = tx.execute(
-        select(deliveries.c.id, deliveries.c.key, deliveries.c.fence, deliveries.c.touch_id, touches.c.person_id)
+        select(
+            deliveries.c.id, deliveries.c.key, deliveries.c.fence, deliveries.c.touch_id, touches.c.person_id,
+            deliveries.c.payload,
+        )
         .join(touches, touches.c.id == deliveries.c.touch_id)
         .where(
             deliveries.c.connection_id == connection_id,
@@ -296,9 +306,10 @@ def doubtful_sends(tx: Connection, connection_id: int, since: int, limit: int = 
             deliveries.c.state == DeliveryState.UNKNOWN,
             deliveries.c.done_at >= since,
         )
+        .order_by(deliveries.c.done_at.desc(), deliveries.c.id)
         .limit(limit)
-    )
-    return [Stranded(*row) for row in rows]
+    )  # fmt: skip
+    return [Stranded(*row[:5], row[5] or {}) for row in rows]
 
 
 def send_again(tx: Connection, delivery_id: int, fence: int, now: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, null, or_, select, update
+from sqlalchemy import BigInteger, BindParameter, Connection, and_, bindparam, case, func, null, or_, select, update
 
 from core.ids import token_hash
 from core.storage.deliveries import cancel_ready_sends, request_write_back
@@ -59,17 +59,13 @@ def touch_for_link(tx: Connection, token: str) -> LinkedTouch | None:
 def claim(tx: Connection, local_dates: Sequence[tuple[int, str]], now: int) -> None:
     """A worker is about to send these (touch id, recipient's local date): the moment asked is now."""
     for touch_id, local_date in local_dates:
-        tx.execute(
-            update(touches)
-            .where(touches.c.id == touch_id, touches.c.state == TouchState.RESERVED)
-            .values(claimed_at=now, asked_local_date=local_date, **_asked(now))
-        )
+        tx.execute(_CLAIM, {"b_id": touch_id, "b_date": local_date, "b_now": now})
 
 
 def hand_over(tx: Connection, touch_ids: Sequence[int], now: int) -> None:
     """The platform took the message. For one that was in doubt the moment of the claim stands."""
-    moment = case((touches.c.state == TouchState.UNKNOWN, func.coalesce(touches.c.claimed_at, now)), else_=now)
-    _move(tx, touch_ids, TouchState.HANDED_OVER, handed_over_at=moment, **_asked(moment))
+    for touch_id in touch_ids:
+        tx.execute(_HAND_OVER, {"b_id": touch_id, "b_now": now})
 
 
 def mark_unknown(tx: Connection, touch_ids: Sequence[int], now: int) -> None:
@@ -83,6 +79,21 @@ def _asked(moment: Any) -> dict[str, Any]:
         "asked_at": moment,
         "window_closes_at": touches.c.window_closes_at - touches.c.asked_at + moment,
     }
+
+
+# made once: they run for every message, and making a statement takes longer than running it
+_NOW: BindParameter[int] = bindparam("b_now", type_=BigInteger)
+_CLAIM = (
+    update(touches)
+    .where(touches.c.id == bindparam("b_id"), touches.c.state == TouchState.RESERVED)
+    .values(claimed_at=_NOW, asked_local_date=bindparam("b_date"), **_asked(_NOW))
+)
+_HANDED_OVER_AT = case((touches.c.state == TouchState.UNKNOWN, func.coalesce(touches.c.claimed_at, _NOW)), else_=_NOW)
+_HAND_OVER = (
+    update(touches)
+    .where(touches.c.id == bindparam("b_id"), touches.c.state.in_(sources_of(TouchState.HANDED_OVER)))
+    .values(state=TouchState.HANDED_OVER, handed_over_at=_HANDED_OVER_AT, **_asked(_HANDED_OVER_AT))
+)
 
 
 def give_back(tx: Connection, touch_ids: Sequence[int], reason: ReturnReason, detail: str, now: int) -> None:
