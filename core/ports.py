@@ -242,9 +242,9 @@ class SendLookup(Protocol):
 class ScoreUpdate:
     """What one record must show, by NPS field name. Only fields present are written; None clears one.
 
-    Dates are aware datetimes: the connector writes them in the field's own format and the account's zone.
-    `restores` names the fields whose present value somebody changed and which are ours to put back. `expected` are
-    the values we last saw or wrote there: a connector that can compare keeps a newer edit instead of overwriting it.
+    Dates are aware datetimes in the workspace's zone: a connector that keeps dates alone writes the day they have
+    there, one whose account has a zone of its own converts them first. `expected` are the values we last saw or wrote
+    there: a connector that can compare keeps a newer edit instead of overwriting it.
     """
 
     key: str

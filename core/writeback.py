@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import date, datetime, tzinfo
 from typing import Any
 
 from core.clock import from_ms
@@ -77,20 +77,22 @@ def update_for(ledger: Ledger, written: Written, shown: Shown, zone: tzinfo, now
 
     Answers are the customer's: ours are put back whatever stands there. The date asked follows the ledger, except
     that a date somebody edited since is not rolled back: their later one counts as an ask of its own.
+
+    Moments are aware and in `zone`, so that a source that keeps dates alone writes the day it was in the account.
     """
     fields: FieldValues = {}
     expected: Mapping[str, str] = {}
-    date = written.last_surveyed_at
+    asked_at = written.last_surveyed_at
     if _goes_back(ledger, written):
         expected = {LAST_SURVEYED: _stands_there(written, shown, zone)}
     if _date_follows(ledger, written, shown, zone):
-        date = ledger.last_surveyed_at
-        fields[LAST_SURVEYED] = _moment(date, zone)
+        asked_at = ledger.last_surveyed_at
+        fields[LAST_SURVEYED] = _moment(asked_at, zone)
     fields.update(_answer_fields(ledger.answer, written, zone))
     if ledger.may_be_asked_at is not None or MAY_BE_ASKED in written.fields:
         fields[MAY_BE_ASKED] = _moment(ledger.may_be_asked_at, zone)
     filled = tuple(name for name, value in fields.items() if value is not None and name != LAST_SURVEYED)
-    return Update(fields, expected, Written(now, date, filled))
+    return Update(fields, expected, Written(now, asked_at, filled))
 
 
 def _goes_back(ledger: Ledger, written: Written) -> bool:
@@ -99,17 +101,16 @@ def _goes_back(ledger: Ledger, written: Written) -> bool:
 
 
 def _date_follows(ledger: Ledger, written: Written, shown: Shown, zone: tzinfo) -> bool:
-    if _goes_back(ledger, written):
-        return not _was_edited(written, shown, zone)
-    return ledger.last_surveyed_at is not None
-
-
-def _was_edited(written: Written, shown: Shown, zone: tzinfo) -> bool:
-    """Whether the source, read after we wrote, shows another day than the one we wrote."""
-    if written.last_surveyed_at is None or not _read_since(written, shown):
-        return False
+    if not _goes_back(ledger, written):
+        return ledger.last_surveyed_at is not None
+    if not _read_since(written, shown):
+        return True
     seen = parse_moment(shown.last_surveyed_at or "", zone)
-    return seen is None or seen.day != from_ms(written.last_surveyed_at).astimezone(zone).date()
+    if seen is not None and seen.day == _day(written.last_surveyed_at, zone):
+        return True
+    # edited: not rolled back, but a date that was cleared or moved back frees nobody and is put right
+    ours = _day(ledger.last_surveyed_at, zone)
+    return ours is not None and (seen is None or seen.day < ours)
 
 
 def _read_since(written: Written, shown: Shown) -> bool:
@@ -120,8 +121,8 @@ def _stands_there(written: Written, shown: Shown, zone: tzinfo) -> str:
     """What we believe the record shows, for a connector that can compare before it overwrites."""
     if _read_since(written, shown):
         return shown.last_surveyed_at or ""
-    date = _moment(written.last_surveyed_at, zone)
-    return date.isoformat() if date else ""
+    ours = _moment(written.last_surveyed_at, zone)
+    return ours.isoformat() if ours else ""
 
 
 def _answer_fields(answer: Answer | None, written: Written, zone: tzinfo) -> FieldValues:
@@ -135,6 +136,9 @@ def _answer_fields(answer: Answer | None, written: Written, zone: tzinfo) -> Fie
     }
 
 
+def _day(ms: int | None, zone: tzinfo) -> date | None:
+    return None if ms is None else from_ms(ms).astimezone(zone).date()
+
+
 def _moment(ms: int | None, zone: tzinfo) -> datetime | None:
-    """In the account's zone, so that a source that keeps dates alone writes the day it was there."""
     return None if ms is None else from_ms(ms).astimezone(zone)
