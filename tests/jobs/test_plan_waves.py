@@ -133,12 +133,12 @@ def test_a_cadence_of_90_days_does_not_drift_to_180(context: Context, clock: Fix
             now = clock.now_ms()
             touched = tx.scalars(select(schema.touches.c.person_id).where(schema.touches.c.handed_over_at == now))
             moments.extend(now for person in touched.all() if person == ada)
-            # they answer four days after they were asked, so that the clock of the answer ends inside the next wave
-            late = schema.touches.c.handed_over_at == now - 4 * DAY_MS
+            # they answer twelve days after they were asked, so that the clock of the answer ends inside the next wave
+            late = schema.touches.c.handed_over_at == now - 12 * DAY_MS
             tx.execute(update(schema.touches).where(late).values(state=TouchState.ANSWERED, answered_at=now))
 
-    daily(context, clock, 75, answer, days=4)
-    assert [(later - earlier) / DAY_MS for earlier, later in pairwise(moments)] == [96, 96, 96]
+    daily(context, clock, 28, answer, days=12)
+    assert [(later - earlier) / DAY_MS for earlier, later in pairwise(moments)] == [108, 108, 108]
 
 
 def test_with_wait_who_is_blocked_is_asked_in_the_same_wave_as_soon_as_free(
