@@ -183,6 +183,7 @@ class Sync:
     # --- one page -----------------------------------------------------------------------------------------------
 
     def _store(self, page: Page[ContactRecord]) -> None:
+        """Store its records and where we are then. The end of a read is noted last of all, in `_finish`."""
         self._note_bad(page)
         position = 0
         while position < len(page.items) and not self._over:
@@ -190,8 +191,8 @@ class Sync:
             position += len(records)
             batch = self._news(records)
             if batch.records:
-                self._write(batch, page.bookmark if position >= len(page.items) else None)
-        if self._kept != page.bookmark and (page.last or time.monotonic() - self._noted > NOTED_SECONDS):
+                self._write(batch, None if page.last or position < len(page.items) else page.bookmark)
+        if not page.last and self._kept != page.bookmark and time.monotonic() - self._noted > NOTED_SECONDS:
             self._write(Batch(self._origin, []), page.bookmark)
         self.context.progress(f"{self._origin.name}: {self.report.done:,} records changed")
 
@@ -220,17 +221,17 @@ class Sync:
             stored = store_records(tx, batch, now)
             if stored.changed:
                 self._mark_unplanned(tx, now)
-            if bookmark is not None and not self._move_on(tx, bookmark, now):
-                raise TakenOver(f"{self._origin.name} was read by another process at the same time")
+            if bookmark is not None:
+                self._move_on(tx, bookmark, now)
             self._pace.note(len(batch.records), time.monotonic() - started)
         self.report.done += stored.changed
         self._note_seen(stored.seen)
 
-    def _move_on(self, tx: Transaction, bookmark: Bookmark, now: int) -> bool:
-        moved = bookmarks.write_bookmark(tx, self._origin.connection_id, bookmark, now, was=self._kept)
-        if moved:
-            self._kept, self._noted = bookmark, time.monotonic()
-        return moved
+    def _move_on(self, tx: Transaction, bookmark: Bookmark, now: int) -> None:
+        """Note where we are, if nobody else has moved the bookmark. Raises TakenOver."""
+        if not bookmarks.write_bookmark(tx, self._origin.connection_id, bookmark, now, was=self._kept):
+            raise TakenOver(f"{self._origin.name} was read by another process at the same time")
+        self._kept, self._noted = bookmark, time.monotonic()
 
     def _note_seen(self, identity_ids: Sequence[int]) -> None:
         if self._seen is not None:
@@ -265,19 +266,22 @@ class Sync:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _finish(self, page: Page[ContactRecord], nothing_new: bool) -> None:
+        """The read is over. Killed before this is written, the next one reads its end again and removes who is gone."""
         connection = self.outlet.connection
         missing = self._remove_gone(self._seen) if page.full and self._seen is not None else None
         # the first read is complete when the source has nothing more, in however many runs
         complete = page.full or (connection.full_read_at is None and bool(page.bookmark.watermark))
         with self.context.store.write() as tx:
+            now = self.context.clock.now_ms()
+            self._move_on(tx, page.bookmark, now)
             if not nothing_new:
-                bad_records.replace_bad_records(tx, connection.id, self._bad, self.context.clock.now_ms())
+                bad_records.replace_bad_records(tx, connection.id, self._bad, now)
                 self._tell_bad()
             # what a source shows was written before its read began, or may have been written after
             settings.mark_synced(tx, connection.id, self._began_at, full=complete)
             self.outlet.works(tx)
             if missing is not None and missing != connection.reason:
-                settings.mark_connection(tx, connection.id, "ok", missing, self.context.clock.now_ms())
+                settings.mark_connection(tx, connection.id, "ok", missing, now)
             self._plan_again(tx)
 
     def _mark_unplanned(self, tx: Transaction, now: int) -> None:
@@ -307,6 +311,8 @@ class Sync:
         for start in range(0, len(gone), GONE_AT_ONCE):
             with self.context.store.reservation() as tx:
                 now = self.context.clock.now_ms()
+                self.outlet.renew(tx)
+                self._move_on(tx, self._kept, now)  # whoever read it meanwhile knows records that we do not
                 people_gone.delete_records(tx, gone[start : start + GONE_AT_ONCE], now)
                 self._mark_unplanned(tx, now)
         self.report.done += len(gone)

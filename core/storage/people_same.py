@@ -113,7 +113,7 @@ class _Linking:
     def __init__(self, tx: Connection, groups: Sequence[Sequence[int]], fresh: Collection[int], now: int) -> None:
         self._tx = tx
         self._groups = [people for group in groups if len(people := sorted(set(group))) > 1]
-        self._fresh = fresh
+        self._fresh = set(fresh)
         self._now = now
         self._became: dict[int, int] = {}
         self._apart: list[tuple[int, int]] = []
@@ -148,6 +148,7 @@ class _Linking:
             self._joined.append((keep, other))
         else:
             link(self._tx, keep, other, self._now)
+            self._fresh.discard(keep)  # it has a history by now
 
     def _now_is(self, person: int) -> int:
         while person in self._became:

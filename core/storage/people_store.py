@@ -129,7 +129,7 @@ class _Work:
     arrived: list[tuple[int, int, bytes]] = field(default_factory=list)  # (identity, person, address) new there
     new_people: Collection[int] = ()
     people: set[int] = field(default_factory=set)  # of changed records
-    opted_out: set[int] = field(default_factory=set)
+    opted_out: list[tuple[int, int]] = field(default_factory=list)  # (identity, person)
     shown: list[ShownFields] = field(default_factory=list)  # our own fields, other than before
     readdressed: list[int] = field(default_factory=list)  # identities
     restored: list[int] = field(default_factory=list)  # identities that were gone
@@ -219,7 +219,7 @@ def _note_changes(contact: Contact, identity_id: int, row: Row, was: Any, work: 
     if was.gone:
         work.restored.append(identity_id)
     if contact.opted_out and not was.opted_out:
-        work.opted_out.add(person_id)
+        work.opted_out.append((identity_id, person_id))
     if (contact.nps or None) != (was.nps_seen or None):
         work.shown.append(ShownFields(identity_id, person_id, contact.nps))
     if (contact.last_surveyed_at or None) != was.last_surveyed_seen:
@@ -249,7 +249,7 @@ def _follow_up(tx: Connection, origin: Origin, work: _Work, now: int) -> None:
     if work.people:
         settle_people(tx, work.people)
         cancel_for_records(tx, work.readdressed, now, "the address changed")
-        end_open_touches(tx, work.opted_out, now)
+        end_open_touches(tx, {split_off.get(i, person) for i, person in work.opted_out}, now)
     heirs = adopt_tombstones(tx, ((i, split_off.get(i, person), address) for i, person, address in work.arrived))
     fresh = set(work.new_people) - heirs
     linked = settle_addresses(tx, work.addresses, now, fresh)

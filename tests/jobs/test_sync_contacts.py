@@ -268,6 +268,26 @@ def test_records_a_whole_read_does_not_show_are_gone(filed: World, file: Path) -
     assert filed.count(schema.tombstones) == 2
 
 
+def test_who_is_missing_goes_at_the_next_read_if_this_one_ends_before(filed: World, file: Path) -> None:
+    """The records were read and stored; the disk is full when those that are gone are to be removed."""
+    write_rows(file, rows(10))
+    filed.sync()
+    written = rows(10, email5="new@acme.example")[1:]
+    written[3][0] = ""
+    write_rows(file, written)
+    with filed.store.write() as tx:
+        tx.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON tombstones BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    assert filed.sync().failed == 1
+    assert len(filed.people()) == 10
+    with filed.store.write() as tx:
+        tx.exec_driver_sql("DROP TRIGGER full")
+    filed.sync()
+    assert filed.people() == [{f"file:{number}"} for number in range(10) if number not in (0, 4)]
+    assert filed.count(schema.bad_records) == 1, "what is wrong with the file is not forgotten either"
+
+
 def test_more_than_a_fifth_missing_removes_nobody_and_says_so(filed: World, file: Path) -> None:
     write_rows(file, rows(10))
     filed.sync()
@@ -532,6 +552,28 @@ def test_a_reader_who_slept_through_its_lease_writes_nothing_more(world: World) 
     world.sync()
     assert taken == [2]
     assert world.count(schema.identities) == 2, "the page stored before"
+
+
+def test_who_slept_until_another_had_read_removes_nobody(world: World) -> None:
+    """The other one knows records that this one has not seen."""
+    for number in range(10):
+        world.crm.put(str(number), f"c{number}@acme.example")
+    world.sync()
+    whole = world.crm.read_contacts
+
+    def overtaken(start: Bookmark) -> Any:
+        pages = list(whole(start))
+        world.crm.read_contacts = whole  # type: ignore[method-assign]
+        world.crm.put("new", "new@acme.example")
+        world.clock.advance(minutes=10)
+        assert world.sync().done == 2
+        yield from pages
+
+    world.crm.remove("9")
+    world.crm.read_contacts = overtaken  # type: ignore[method-assign]
+    report = world.sync()
+    assert any("another process" in message for message in report.messages)
+    assert world.people() == [*({f"crm:{number}"} for number in range(9)), {"crm:new"}]
 
 
 def test_a_page_whose_bookmark_somebody_moved_is_not_committed(world: World) -> None:

@@ -228,6 +228,16 @@ def test_a_merge_undone_gives_touches_back_even_if_it_was_told_before_the_winner
     assert world.touch(asked).person_id == world.person("crm:2") != world.person("crm:9")
 
 
+def test_an_opt_out_that_comes_with_an_undone_merge_is_of_the_record_restored(world: World) -> None:
+    mine, theirs = world.ask("crm:1", days_ago=1), world.ask("crm:2", days_ago=1)
+    merge(world)
+    world.crm.put("2", "ada@home.example", first_name="Ada", opted_out=True)
+    world.sync()
+    assert world.person_row("crm:2").source_opted_out
+    assert not world.person_row("crm:1").source_opted_out
+    assert (world.touch(mine).state, world.touch(theirs).state) == (TouchState.HANDED_OVER, TouchState.DECLINED)
+
+
 def test_a_record_deleted_and_restored_is_the_same_person(world: World) -> None:
     """One of two records of a person: its row stays for what was sent from it."""
     world.hub.put("7", ADA)
