@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -97,7 +97,7 @@ class Recheck:
 
 def prepare(tx: Connection, scope: Scope) -> Recheck:
     """Make the temporary tables that the batches of this connection use, and the statements."""
-    create_zones(tx, scope)
+    create_zones(tx, replace(scope, window=None))  # hours are the plan's; what is checked again is the local day
     temporary.drop_all(tx)
     temporary.create_all(tx)
     only = identities.c.id.in_(select(batch_table.c.identity_id))
