@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
@@ -101,6 +102,7 @@ class Respondents:
         self._read = 0
         self.given: dict[str, int] = {}
         self.lost_calls = 0
+        self.refused: list[str] = []
 
     def go_on(self) -> None:
         """Answer some of the mails that have come since."""
@@ -114,6 +116,8 @@ class Respondents:
         try:
             if _post_answer(mail["link"], score):
                 self.given["C" + mail["recipient"].removeprefix("person").partition("@")[0]] = score
+        except urllib.error.HTTPError as error:  # a server that is there takes every answer
+            self.refused.append(f"{error.code} for {mail['recipient']}")
         except OSError:  # no server, or one that was killed before it could answer: nothing was promised
             self.lost_calls += 1
 

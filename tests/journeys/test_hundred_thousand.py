@@ -116,7 +116,9 @@ class Customers:
     def due(self, on: date, but: Collection[str] = ()) -> set[str]:
         """The addresses of all who may be asked on a day, company by company without its limit."""
         return {
-            one.address for one in self.all if one.askable and (on - one.since).days >= TENURE_DAYS and one.address not in but
+            one.address
+            for one in self.all
+            if one.askable and (on - one.since).days >= TENURE_DAYS and one.address not in but
         }
 
     def quota(self, company: str) -> int:
