@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from core.dispatch import Leave, Message, Never, may_leave
 from core.errors import ConnectorError, Misconfigured, RateLimited, Rejected, Unauthorized, Unavailable, Unsupported
 from core.jobs.context import Context, JobReport
-from core.jobs.outlet import LEASE_MS, Outlet, held
+from core.jobs.outlet import LEASE_MS, Outlet, held, side_by_side
 from core.jobs.send_results import Recorder, Result
 from core.ports import Invitation, InvitationRequest, WriteResult
 from core.storage import deliveries, rates, sends, settings, touches
@@ -33,8 +32,6 @@ LOOKED_AT = 40
 #: A vendor that wants to be left alone for longer than this is tried at the next run.
 LONGEST_WAIT = 60.0
 SLICE_SECONDS = LEASE_MS / 4000
-#: Senders that are served side by side.
-MOST_AT_ONCE = 4
 #: What somebody changes in the workspace or a campaign holds for messages that leave later than this.
 FRESH_SECONDS = 2.0
 
@@ -46,19 +43,10 @@ def run(context: Context, *, patient: bool = False) -> JobReport:
     with context.store.read() as tx:
         waiting = set(deliveries.connections_with_work(tx, "send", context.clock.now_ms()))
         senders = [connection for connection in settings.read_connections(tx) if connection.id in waiting]
-    for part in _side_by_side(partial(_pump, context, patient=patient), senders):
+    for part in side_by_side(partial(_pump, context, patient=patient), senders):
         report.add(part)
     report.seconds = time.monotonic() - started
     return report
-
-
-def _side_by_side(pump: Callable[[ConnectionRow], JobReport], senders: Sequence[ConnectionRow]) -> Iterator[JobReport]:
-    """Nobody waits for a slow sender. One alone stays in this thread, which keeps its conversation from run to run."""
-    if len(senders) <= 1:
-        yield from map(pump, senders)
-        return
-    with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, len(senders))) as pool:
-        yield from pool.map(pump, senders)
 
 
 def _pump(context: Context, sender: ConnectionRow, *, patient: bool) -> JobReport:
@@ -133,7 +121,7 @@ class Pump:
         now = self.context.clock.now_ms()
         blocked = rates.blocked_for(tx, self.outlet.account, now)
         if blocked > LONGEST_WAIT:
-            self._stop(f"the vendor asked to wait {blocked:.0f} s")
+            self._stop(self.outlet.told_to_wait(blocked))
         rate = self._rate()
         if self._over or rate is None:
             return blocked

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from core.clock import from_ms
 from core.errors import BoucleError, Misconfigured, Unauthorized
-from core.jobs.context import Context
+from core.jobs.context import Context, JobReport
 from core.storage import incidents, leases, settings
 from core.storage.incidents import IncidentKind
 from core.storage.settings import ConnectionRow
@@ -17,6 +19,8 @@ LEASE_MS = 60_000
 #: How long a worker leaves a connection alone that does not answer, and one that refuses us. `tick` tries at once.
 PAUSE_MS = 30_000
 REFUSED_PAUSE_MS = 300_000
+#: Connections that are served side by side.
+MOST_AT_ONCE = 4
 
 
 class Outlet:
@@ -72,6 +76,11 @@ class Outlet:
         settings.mark_connection(tx, self.connection.id, "ok", "", now)
         incidents.close_incidents(tx, IncidentKind.CONNECTION, now, connection_id=self.connection.id)
 
+    def told_to_wait(self, seconds: float) -> str:
+        """That the vendor wants to be left alone, in the same words until then."""
+        until = from_ms(self.context.clock.now_ms() + round(seconds * 1000))
+        return f"the vendor asked to be left alone until {until:%H:%M} UTC"
+
     def release(self) -> None:
         """Let others have it."""
         with self.context.store.write() as tx:
@@ -103,3 +112,12 @@ def held(context: Context, connection: ConnectionRow, use: str, *, patient: bool
 def lease_name(use: str, connection_id: int) -> str:
     """One lease per connection and use: messages and write-backs of one connection may go on at once."""
     return f"{use}:{connection_id}"
+
+
+def side_by_side(work: Callable[[ConnectionRow], JobReport], rows: Sequence[ConnectionRow]) -> Iterator[JobReport]:
+    """Nobody waits for a slow vendor. One alone stays in this thread, which keeps its conversation from run to run."""
+    if len(rows) <= 1:
+        yield from map(work, rows)
+        return
+    with ThreadPoolExecutor(max_workers=min(MOST_AT_ONCE, len(rows))) as pool:
+        yield from pool.map(work, rows)

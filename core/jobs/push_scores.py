@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from core.dispatch import retry_at
 from core.errors import ConnectorError, Misconfigured, RateLimited, Rejected, Unauthorized, Unavailable, Unsupported
 from core.frequency import Limits, limits
 from core.jobs.context import Context, JobReport
-from core.jobs.outlet import LEASE_MS, Outlet, held
+from core.jobs.outlet import LEASE_MS, Outlet, held, side_by_side
 from core.ports import Outcome, ScoreUpdate, WriteResult
 from core.storage import deliveries, rates, settings, write_backs
 from core.storage.settings import CampaignRow, ConnectionRow
 from core.storage.store import Transaction
-from core.storage.write_backs import Claimed, Finished
+from core.storage.write_backs import Claimed, Finished, Postponed
 from core.workspace import Workspace
 from core.writeback import Ledger, Update, update_for
 
@@ -37,13 +39,13 @@ def run(context: Context, *, patient: bool = False) -> JobReport:
     with context.store.read() as tx:
         waiting = set(deliveries.connections_with_work(tx, "write_back", context.clock.now_ms()))
         targets = [connection for connection in settings.read_connections(tx) if connection.id in waiting]
-    for connection in targets:
-        report.add(_push(context, connection, patient))
+    for part in side_by_side(partial(_push, context, patient=patient), targets):
+        report.add(part)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _push(context: Context, connection: ConnectionRow, patient: bool) -> JobReport:
+def _push(context: Context, connection: ConnectionRow, *, patient: bool) -> JobReport:
     with held(context, connection, USE, patient=patient) as outlet:
         if outlet is None:
             return JobReport(NAME)
@@ -77,13 +79,15 @@ class Pusher:
         return self.report
 
     def _prepare(self) -> None:
-        now = self.context.clock.now_ms()
         connection = self.outlet.connection
-        with self.context.store.write() as tx:
-            for left in deliveries.stranded(tx, connection.id, "write_back", now):
-                deliveries.put_back(tx, left.id, left.fence, self._due_at)
+        with self.context.store.read() as tx:
             self._workspace = settings.applied_workspace(tx)
             self._rules = _rules(self._workspace, settings.read_campaigns(tx), connection.name)
+            left = deliveries.stranded(tx, connection.id, "write_back", self.context.clock.now_ms())
+        for start in range(0, len(left), CHUNK):
+            with self.context.store.write() as tx:
+                some = left[start : start + CHUNK]
+                write_backs.put_back(tx, [Postponed(one.id, one.fence, self._due_at) for one in some])
 
     def _may_go_on(self) -> bool:
         if self.outlet.problem is not None or self.context.stopping.is_set():
@@ -93,7 +97,7 @@ class Pusher:
                 return False
             wait = rates.blocked_for(tx, self.outlet.account, self.context.clock.now_ms())
         if wait > LONGEST_WAIT:
-            self.report.messages.append(f"{self.outlet.connection.name}: the vendor asked to wait {wait:.0f} s")
+            self.report.messages.append(f"{self.outlet.connection.name}: {self.outlet.told_to_wait(wait)}")
             return False
         return not self.context.stopping.wait(wait) if wait else True
 
@@ -109,15 +113,18 @@ class Pusher:
                 claimed = write_backs.claim(
                     tx, self.outlet.connection.id, self.context.owner, self._due_at, now + LEASE_MS, limit
                 )
-                batch.extend(self._with_values(tx, claimed, now))
             if not claimed:
                 break
+            batch.extend(self._with_values(claimed))
         return batch
 
-    def _with_values(self, tx: Transaction, claimed: Sequence[Claimed], now: int) -> list[tuple[Claimed, Update]]:
+    def _with_values(self, claimed: Sequence[Claimed]) -> list[tuple[Claimed, Update]]:
+        """Values are read after the claim: what changes from then on asks for a write-back of its own."""
         people = [one.person_id for one in claimed if one.person_id is not None]
         zone = self._workspace.zone
-        ledgers = write_backs.read_ledger(tx, people, self._rules, zone, now)
+        now = self.context.clock.now_ms()
+        with self.context.store.read() as tx:
+            ledgers = write_backs.read_ledger(tx, people, self._rules, zone, now)
         updates = []
         nothing = []
         for one in claimed:
@@ -127,7 +134,9 @@ class Pusher:
                 nothing.append(Finished(one, one.written))
             else:
                 updates.append((one, update))
-        write_backs.finish(tx, nothing, now)
+        if nothing:
+            with self.context.store.write() as tx:
+                write_backs.finish(tx, nothing, now)
         return updates
 
     # --- the vendor ---------------------------------------------------------------------------------------------
@@ -174,25 +183,26 @@ class Pusher:
 
     def _record(self, tx: Transaction, results: Iterable[tuple[Claimed, Update, WriteResult]]) -> None:
         now = self.context.clock.now_ms()
-        finished = []
+        finished, later = [], []
         for claimed, update, result in results:
             if result.outcome is Outcome.DONE:
                 self.report.done += 1
-                finished.append(Finished(claimed, update.written))
+                # what a source shows that was read before this moment may be older than what we wrote
+                finished.append(Finished(claimed, replace(update.written, at=now)))
             elif result.outcome is Outcome.REJECTED:
                 self._tell(claimed, result)
                 finished.append(Finished(claimed, None, result.reason))
             else:
-                self._later(tx, claimed, result, now)
+                later.append(self._later(claimed, result, now))
         write_backs.finish(tx, finished, now)
+        write_backs.put_back(tx, later)
 
-    def _later(self, tx: Transaction, claimed: Claimed, result: WriteResult, now: int) -> None:
+    def _later(self, claimed: Claimed, result: WriteResult, now: int) -> Postponed:
         if self.outlet.problem is not None:  # the connection's fault, not the record's
-            deliveries.put_back(tx, claimed.delivery_id, claimed.fence, self._due_at, result.reason, tried=False)
-            return
+            return Postponed(claimed.delivery_id, claimed.fence, self._due_at, result.reason, tried=False)
         self._tell(claimed, result)
         due_at = retry_at(claimed.attempts, result.retry_after, now)
-        deliveries.put_back(tx, claimed.delivery_id, claimed.fence, due_at, result.reason)
+        return Postponed(claimed.delivery_id, claimed.fence, due_at, result.reason)
 
     def _tell(self, claimed: Claimed, result: WriteResult) -> None:
         self.report.failed += 1
@@ -206,7 +216,7 @@ class Pusher:
                 self.outlet.works(tx)
         elif isinstance(problem, RateLimited):
             seconds = BLOCKED_SECONDS if problem.retry_after is None else problem.retry_after
-            rates.block(tx, self.outlet.account, self.context.clock.now_ms() + round(seconds * 1000))
+            rates.block(tx, self.outlet.account, self.context.clock.now_ms() + round(max(1.0, seconds) * 1000))
             self.outlet.problem = None  # the next batch looks how long to wait
         else:
             self.outlet.broken(tx, problem)

@@ -186,6 +186,50 @@ def _finish(state: DeliveryState, **values: Any) -> Any:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A claim given back at `due_at`. `tried=False`: it was not this record's fault."""
+
+    delivery_id: int
+    fence: int
+    due_at: int
+    error: str = ""
+    tried: bool = True
+
+
+def put_back(tx: Connection, postponed: Sequence[Postponed]) -> None:
+    """Ready again. Claims taken over are left alone."""
+    rows = [
+        {
+            "b_id": one.delivery_id,
+            "b_fence": one.fence,
+            "b_due": one.due_at,
+            "b_error": one.error[:ERROR_LENGTH],
+            "b_untried": int(not one.tried),
+        }
+        for one in postponed
+    ]
+    if rows:
+        tx.execute(_PUT_BACK, rows)
+
+
+_PUT_BACK = (
+    update(deliveries)
+    .where(
+        deliveries.c.id == bindparam("b_id"),
+        deliveries.c.fence == bindparam("b_fence"),
+        deliveries.c.state == DeliveryState.SENDING,
+    )
+    .values(
+        state=DeliveryState.READY,
+        lease_until=null(),
+        due_at=bindparam("b_due"),
+        error=bindparam("b_error"),
+        attempts=deliveries.c.attempts - bindparam("b_untried"),
+    )
+)
+
+
 def behind(tx: Connection) -> Mapping[int, int]:
     """How many records of each connection do not show the ledger yet: "n contacts whose CRM date is behind"."""
     rows = tx.execute(
