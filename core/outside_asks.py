@@ -48,7 +48,7 @@ def judge(text: str | None, known: Sequence[datetime], zone: tzinfo, now: dateti
     ahead = moment.day > today if moment.date_only else moment.at > now + SKEW
     at, day = (now, today) if ahead else (moment.at, moment.day)
     if any(touch.astimezone(zone).date() == day for touch in known):
-        return Judgement(Verdict.NOTHING)
+        return Judgement(Verdict.RESTORE if ahead else Verdict.NOTHING)
     if known and at < max(known) and not first_sight:
         return Judgement(Verdict.RESTORE)
     return Judgement(Verdict.ACCEPT, at.astimezone(UTC), day.isoformat(), clamped=ahead)

@@ -40,6 +40,8 @@ NOTED_SECONDS = 10.0
 #: Bad rows told in a line of `tick`; all of them stand in the status.
 TOLD = 3
 BLOCKED_SECONDS = 60.0
+#: An account that wants to be left alone for longer than this is read at a later run.
+LONGEST_WAIT = 60.0
 
 
 def run(context: Context, *, due_only: bool = False) -> JobReport:
@@ -132,6 +134,8 @@ class Sync:
         if not self.outlet.open():
             self._tell_problem()
             return
+        if not self._may_call():
+            return
         try:
             for _ in range(2):
                 last = self._read()
@@ -144,6 +148,15 @@ class Sync:
                 self.outlet.broken(tx, error)
                 self._plan_again(tx)
             self._tell_problem()
+
+    def _may_call(self) -> bool:
+        """Wait as long as the account was told to, if that is not long."""
+        with self.context.store.read() as tx:
+            wait = rates.blocked_for(tx, self.outlet.account, self.context.clock.now_ms())
+        if wait > LONGEST_WAIT:
+            self.report.messages.append(f"{self.outlet.connection.name}: the vendor asked to wait {wait:.0f} s")
+            return False
+        return not self.context.stopping.wait(wait) if wait else True
 
     def _tell_problem(self) -> None:
         self.report.failed += 1

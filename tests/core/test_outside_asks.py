@@ -46,6 +46,10 @@ def test_a_claim_more_than_five_minutes_ahead_is_clamped_and_flagged() -> None:
     assert verdict("2026-12-01T09:04:00Z") == Judgement(Verdict.ACCEPT, near, "2026-12-01")
 
 
+def test_a_date_ahead_of_somebody_asked_today_is_no_second_ask_and_is_put_right() -> None:
+    assert verdict("2027-03-01", NOW - timedelta(hours=2)).verdict is Verdict.RESTORE
+
+
 def test_the_clamp_compares_dates_with_dates() -> None:
     today = datetime(2026, 12, 1, 22, 59, 59, 999_000, UTC)
     assert verdict("2026-12-01") == Judgement(Verdict.ACCEPT, today, "2026-12-01")

@@ -233,6 +233,12 @@ def test_a_source_that_wants_less_is_left_alone_for_as_long_as_it_says(world: Wo
     (bucket,) = world.rows(select(schema.rate_buckets))
     assert bucket.blocked_until == world.now + 120_000
     assert state_of(world, "crm")[0] == "new", "that is no fault"
+    world.crm.error = None
+    world.crm.put("1", "ada@acme.example")
+    assert world.sync().messages == ["crm: the vendor asked to wait 120 s"]
+    assert world.crm.pages_read == 0
+    world.clock.advance(seconds=120)
+    assert world.sync().done == 1
 
 
 def test_a_read_that_breaks_off_goes_on_where_it_was(world: World) -> None:
