@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 from core.audience import parse_audience
 from core.clock import DAY_MS, FixedClock
 from core.frequency import Limits, Rule, company_quota, decide, limits
-from core.storage import pacing, planning, schema
+from core.storage import pacing, planning, schema, write_backs
 from core.storage.people_facts import load_facts
 from core.storage.store import Store
 from core.touches import TouchState
@@ -311,3 +311,61 @@ def test_free_at_is_the_latest_clock_and_none_for_who_opted_out(store: Store, cl
             add_touch(tx, person, TouchState.HANDED_OVER, now - DAY_MS, window_closes_at=now + 20 * DAY_MS)
         free = planning.free_at(tx, [ada, dot, new], limits(Quarantine(), CAMPAIGN, 0), PARIS, now)
     assert free == {ada: now + 89 * DAY_MS, dot: None, new: None}
+
+
+def test_a_date_the_crm_does_not_show_yet_or_never_will_binds_all_the_same(store: Store, clock: FixedClock) -> None:
+    now = clock.now_ms()
+    with store.write() as tx:
+        connection = add_connection(tx)
+        add_campaign(tx)
+        for state in ("ready", "sending", "failed"):
+            person, identity = add_person(tx)
+            add_touch(tx, person, TouchState.HANDED_OVER, now - DAY_MS, window_closes_at=now + DAY_MS, campaign_id=1)
+            tx.execute(
+                insert(schema.deliveries).values(
+                    key=f"w{identity}", kind="write_back", connection_id=connection, identity_id=identity, state=state,
+                    due_at=0, created_at=0,
+                )
+            )  # fmt: skip
+        found = decisions_of(tx, scope(now))
+        behind = write_backs.behind(tx)
+    assert set(found.values()) == {("same_type", now + 89 * DAY_MS)}
+    assert behind == {connection: 3}
+
+
+def test_a_person_who_moved_west_since_waits_for_the_next_local_day(store: Store, clock: FixedClock) -> None:
+    now = clock.now_ms()  # 09:00 UTC on 1 December: 23:00 on 30 November in Honolulu
+    none = Quarantine(
+        any_survey_days=0, same_type_days=0, after_answer_days=0, after_decline_days=0, after_silence_days=0,
+    )  # fmt: skip
+    with store.write() as tx:
+        add_connection(tx)
+        add_connection(tx, "shop")
+        add_campaign(tx)
+        add_campaign(tx, "other")
+        ada, _ = add_person(tx, email=None)  # asked as a record that has no address any more
+        add_person(tx, connection_id=2, person_id=ada, time_zone="Pacific/Honolulu")
+        add_touch(
+            tx, ada, TouchState.ANSWERED, now - 25 * HOUR, identity_id=1, campaign_id=2, answered_at=now - 2 * DAY_MS,
+            asked_local_date="2026-11-30",
+        )  # fmt: skip
+        found = decisions_of(tx, scope(now, limits(none, CAMPAIGN, 1), sources=[1, 2]))
+        later = decisions_of(tx, scope(now + HOUR, limits(none, CAMPAIGN, 1), sources=[1, 2]))
+    assert found == {ada: ("floor_24h", now + HOUR)}
+    assert later == {ada: (None, None)}
+
+
+@pytest.mark.parametrize("wave", [None, (0, 10**15)])
+def test_clocks_of_no_length_stop_nobody_but_a_wave_still_asks_once(
+    store: Store, clock: FixedClock, wave: tuple[int, int] | None
+) -> None:
+    now = clock.now_ms()
+    none = Limits(1, "nps", 0, 0, 0, 0, 0, 0, 365, 0, None, 1.0, wave)
+    with store.write() as tx:
+        add_connection(tx)
+        add_campaign(tx)
+        ada, _ = add_person(tx, customer_since=now)
+        for state in (TouchState.HANDED_OVER, TouchState.ANSWERED, TouchState.DECLINED, TouchState.SILENT):
+            add_touch(tx, ada, state, now - HOUR, campaign_id=1, answered_at=now, declined_at=now)
+        found = decisions_of(tx, scope(now, none))
+    assert found == {ada: (None, None) if wave is None else ("same_survey", 10**15)}
