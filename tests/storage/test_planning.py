@@ -76,8 +76,15 @@ people = st.fixed_dictionaries(
         "plan": st.sampled_from(["pro", "trial", None]),
         "suppressed": st.sampled_from([False, False, False, True]),
         "follow_up": st.sampled_from([False, False, False, True]),
+        # an ask to the mailbox this person shares with somebody who is no longer known: (hours ago, campaign, type)
+        "mailbox": st.one_of(
+            st.none(),
+            st.none(),
+            st.tuples(st.integers(0, 130 * 24), st.sampled_from([1, 2, None]), st.sampled_from(["nps", "csat"])),
+        ),
     }
 )
+waves_of = st.one_of(st.none(), st.tuples(st.integers(-300, 0), st.integers(1, 300)))
 rules = st.builds(
     Quarantine,
     any_survey_days=st.integers(0, 60),
@@ -91,12 +98,19 @@ rules = st.builds(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(people, min_size=1, max_size=6), rules, st.booleans())
+@given(st.lists(people, min_size=1, max_size=6), rules, st.booleans(), st.booleans(), waves_of)
 def test_the_planner_decides_as_the_rule_says(
-    store: Store, clock: FixedClock, persons: list[dict[str, Any]], quarantine: Quarantine, with_audience: bool
+    store: Store,
+    clock: FixedClock,
+    persons: list[dict[str, Any]],
+    quarantine: Quarantine,
+    with_audience: bool,
+    in_incident: bool,
+    days: tuple[int, int] | None,
 ) -> None:
     now = clock.now_ms()
-    limit = limits(quarantine, CAMPAIGN, 1)
+    wave = None if days is None else (now + days[0] * DAY_MS, now + days[1] * DAY_MS)
+    limit = limits(quarantine, CAMPAIGN, 1, wave)
     audience = parse_audience({"plan": {"not": ["trial"]}} if with_audience else {})
     plan = scope(now, limit, audience=audience)
     with store.write() as tx:
@@ -106,6 +120,10 @@ def test_the_planner_decides_as_the_rule_says(
         add_campaign(tx)
         add_campaign(tx, "other")
         ids = [_store_person(tx, person, now) for person in persons]
+        if in_incident:
+            add_company(tx, "Acme")
+            tx.execute(schema.identities.update().where(schema.identities.c.id % 2 == 0).values(company_id=1))
+            tx.execute(insert(schema.incidents).values(kind="declared", reason="x", company_id=1, opened_at=now))
         found = decisions_of(tx, plan)
         for person_id, identity_id in ids:
             facts = load_facts(tx, person_id, identity_id, limit, audience, PARIS, now)
@@ -139,6 +157,15 @@ def _store_person(tx: Connection, person: dict[str, Any], now: int) -> tuple[int
             declined_at=asked + touch["declined"] if "declined" in touch else None,
             asked_local_date=touch["local_date"],
         )
+    if person["mailbox"] is not None and person["email"] is not None:
+        hours, campaign_id, type_ = person["mailbox"]
+        record = schema.identities.c.id == identity_id
+        tx.execute(schema.identities.update().where(record).values(shared=True))
+        address = tx.scalar(select(schema.identities.c.address_hash).where(record))
+        add_touch(
+            tx, None, TouchState.HANDED_OVER, now - hours * HOUR, campaign_id=campaign_id, type=type_,
+            address_hash=address,
+        )  # fmt: skip
     if person["guard"] is not None:
         tx.execute(
             insert(schema.message_guard).values(identity_id=identity_id, last_message_at=now - person["guard"] * HOUR)
