@@ -20,9 +20,9 @@ from core.jobs.outlet import Outlet, held
 from core.ports import BadRecord, Bookmark, Contact, ContactRecord, ContactSource, Page
 from core.storage import bad_records, bookmarks, people_gone, rates, settings, waves
 from core.storage.people_rows import Origin
-from core.storage.people_store import Batch, store_records
+from core.storage.people_store import Batch, spare_memory, store_records
 from core.storage.settings import ConnectionRow
-from core.storage.store import Transaction
+from core.storage.store import Session, Transaction
 from core.workspace import Workspace
 
 NAME = "sync_contacts"
@@ -119,6 +119,7 @@ class Sync:
         connection = outlet.connection
         self._origin = Origin(connection.id, connection.name, workspace.zone, context.pepper)
         self._pace = Pace()
+        self._session: Session
         self._kept = Bookmark()  # the bookmark as stored
         self._noted = 0.0  # when, by the monotonic clock
         self._began_at = 0
@@ -137,10 +138,8 @@ class Sync:
         if not self._may_call():
             return
         try:
-            for _ in range(2):
-                last = self._read()
-                if last is None or last.full or last.bookmark.watermark:
-                    break
+            with self.context.store.session() as self._session:
+                self._read_all()
         except RateLimited as error:
             self._blocked(error)
         except ConnectorError as error:
@@ -158,6 +157,14 @@ class Sync:
             return False
         return not self.context.stopping.wait(wait) if wait else True
 
+    def _read_all(self) -> None:
+        with self._session.read() as tx:
+            spare_memory(tx)
+        for _ in range(2):
+            last = self._read()
+            if last is None or last.full or last.bookmark.watermark:
+                return
+
     def _tell_problem(self) -> None:
         self.report.failed += 1
         self.report.messages.append(f"{self.outlet.connection.name}: {self.outlet.problem}")
@@ -171,7 +178,7 @@ class Sync:
     def _read(self) -> Page[ContactRecord] | None:
         """Every page from the bookmark on. Returns the last one, None if it was not reached."""
         connection_id = self._origin.connection_id
-        with self.context.store.read() as tx:
+        with self._session.read() as tx:
             start = self._kept = bookmarks.read_bookmark(tx, connection_id)
             self._unplanned = bookmarks.has_bookmark(tx, connection_id, bookmarks.UNPLANNED)
         self._began_at, self._noted = self.context.clock.now_ms(), time.monotonic()
@@ -213,10 +220,10 @@ class Sync:
         """These records without those that are stored as they are, ready to be written."""
         batch = Batch(self._origin, records)
         if self._known is None:
-            with self.context.store.read() as tx:
+            with self._session.read() as tx:
                 self._known = people_gone.live_records(tx, self._origin.connection_id)
         if self._known:
-            with self.context.store.read() as tx:
+            with self._session.read() as tx:
                 known = batch.leave_out_known(tx)
             self._note_seen(known)
         batch.prepare()
@@ -225,7 +232,7 @@ class Sync:
     def _write(self, batch: Batch, bookmark: Bookmark | None) -> None:
         if self._over:
             return
-        with self.context.store.reservation() as tx:
+        with self._session.reservation() as tx:
             started = time.monotonic()
             if not self.outlet.renew(tx):
                 self._over = True
@@ -284,7 +291,7 @@ class Sync:
         missing = self._remove_gone(self._seen) if page.full and self._seen is not None else None
         # the first read is complete when the source has nothing more, in however many runs
         complete = page.full or (connection.full_read_at is None and bool(page.bookmark.watermark))
-        with self.context.store.write() as tx:
+        with self._session.write() as tx:
             now = self.context.clock.now_ms()
             self._move_on(tx, page.bookmark, now)
             if not nothing_new:
@@ -311,7 +318,7 @@ class Sync:
 
     def _remove_gone(self, seen: people_gone.SeenRecords) -> str:
         """Records the read did not show are gone, unless so many are that the source must be broken: then says so."""
-        with self.context.store.read() as tx:
+        with self._session.read() as tx:
             gone = list(people_gone.unseen_records(tx, self._origin.connection_id, seen))
             known = self._known or people_gone.live_records(tx, self._origin.connection_id) if gone else 0
         if people_gone.too_many(len(gone), known):
@@ -322,7 +329,7 @@ class Sync:
             self.report.messages.append(f"{self._origin.name}: {reason}")
             return reason
         for start in range(0, len(gone), GONE_AT_ONCE):
-            with self.context.store.reservation() as tx:
+            with self._session.reservation() as tx:
                 now = self.context.clock.now_ms()
                 self.outlet.renew(tx)
                 self._move_on(tx, self._kept, now)  # whoever read it meanwhile knows records that we do not

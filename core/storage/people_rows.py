@@ -24,7 +24,7 @@ from core.dates import parse_moment
 from core.ports import Contact
 
 CHUNK = 500
-COMPANIES_REMEMBERED = 20_000  # of all sources together; a bound, so that memory does not grow with the file
+COMPANIES_REMEMBERED = 10_000  # of all sources together; a bound, so that memory does not grow with the file
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 #: What a record says, in the order of the tuples of `values_of`.
@@ -177,7 +177,7 @@ def json_object(values: dict[str, Any]) -> str:
 
 
 def store_companies(tx: Connection, origin: Origin, names: Iterable[str | None]) -> None:
-    """Make sure `origin.companies` knows these; names that differ in case or spaces are one company. In a reservation."""
+    """Make sure `origin.companies` knows these, in a reservation. Names that differ in case or spaces are one."""
     cache = origin.companies
     wanted = set(names)
     wanted.discard(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,6 +188,26 @@ def test_a_worker_reads_a_source_as_often_as_its_settings_say(
     clock.advance(minutes=2)
     assert crm.sync(due_only=True).done == int(read)
     assert crm.row.synced_at == clock.now_ms() - (0 if read else 2 * MINUTE_MS)
+
+
+class Forgetful(Listed):
+    """It says of a read that was resumed that it saw every record."""
+
+    def read_contacts(self, start: Bookmark) -> Any:
+        for page in super().read_contacts(start):
+            yield replace(page, full=page.last)
+
+
+def test_a_read_resumed_by_another_process_removes_nobody(crm: Crm) -> None:
+    crm.source = Forgetful(*people(6), page_size=2)
+    crm.source.fails_after = (2, Unavailable("the line is down"))
+    crm.sync()
+    crm.source.fails_after = None
+    crm.sync()
+    with crm.store.read() as tx:
+        gone = select(schema.identities.c.external_id).where(schema.identities.c.gone_at.is_not(None))
+        assert tx.scalars(gone).all() == []
+    assert (crm.row.reason, crm.row.full_read_at) == ("", crm.clock.now_ms())
 
 
 # --- what is missing, what cannot be used ---------------------------------------------------------------------------
