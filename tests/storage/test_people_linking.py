@@ -250,3 +250,13 @@ def test_people_kept_apart_are_not_linked_through_a_third_record(shown: Shown) -
 def test_address_is_kept_as_a_hash_under_the_pepper(shown: Shown) -> None:
     shown.show(shown.crm, contact("1", "Ada+x@ACME.example", "Ada"))
     assert shown.record(shown.crm, "1").address_hash == hashed(ADA)
+
+
+def test_who_inherits_from_a_tombstone_and_is_linked_in_the_same_page_keeps_the_clock(shown: Shown) -> None:
+    shown.show(shown.crm, contact("1", ADA, "Ada"), contact("9", "old@acme.example", "Ada"))
+    touch = shown.ask(shown.crm, "1", TouchState.HANDED_OVER)
+    shown.show(shown.crm, ContactDeleted("1"))
+    assert shown.touch(touch).person_id is None
+    shown.show(shown.crm, contact("9", ADA, "Ada"), contact("2", ADA, "Ada"))
+    assert same(shown, (shown.crm, "9"), (shown.crm, "2"))
+    assert [row.id for row in shown.touches(shown.crm, "9")] == [touch]
