@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, and_, exists, or_, select, update
 
 from core.storage.schema import campaigns, suppressions, touches
 from core.touches import ReturnReason, TouchState
@@ -35,13 +35,13 @@ def last_sends(tx: Connection, campaign_id: int, since: int, limit: int) -> Reco
         .where(
             touches.c.campaign_id == campaign_id,
             touches.c.source == "boucle",
-            func.coalesce(touches.c.claimed_at, touches.c.reserved_at) > since,
+            touches.c.claimed_at > since,
             or_(
                 touches.c.state.in_(_LEFT),
                 and_(touches.c.state == TouchState.RETURNED, touches.c.reason.in_(_TURNED_DOWN)),
             ),
         )
-        .order_by(touches.c.reserved_at.desc(), touches.c.id.desc())
+        .order_by(touches.c.claimed_at.desc(), touches.c.id.desc())
         .limit(limit)
     ).all()
     refusals = next((place for place, row in enumerate(rows) if row[0] != TouchState.RETURNED), len(rows))

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Connection, bindparam, delete, func, null, select, text, update
 
+from core.clock import DAY_MS
 from core.deliveries import DeliveryState
 from core.processes import is_gone
 from core.storage.schema import campaigns, connections, deliveries
@@ -167,13 +168,18 @@ class Stranded:
 
 def stranded(tx: Connection, connection_id: int, kind: str, now: int) -> list[Stranded]:
     """Claims whose lease is over, or whose process is gone from this machine."""
-    rows = tx.execute(_CLAIMS, {"connection": connection_id, "kind": kind}).all()
+    rows = tx.execute(_CLAIMS.columns(payload=JSON), {"connection": connection_id, "kind": kind}).all()
     gone = {owner: is_gone(owner) for owner in {row.owner for row in rows} if owner}
     return [
         Stranded(row.id, row.key, row.fence, row.touch_id, row.person_id, row.payload or {})
         for row in rows
-        if row.lease_until is None or row.lease_until <= now or gone.get(row.owner, False)
+        if _is_over(row.lease_until, now) or gone.get(row.owner, False)
     ]
+
+
+def _is_over(lease_until: int | None, now: int) -> bool:
+    # nobody takes a lease for a day: it was taken before the clock was set back
+    return lease_until is None or lease_until <= now or lease_until > now + DAY_MS
 
 
 # the condition of the partial index of unfinished rows, word for word: SQLite does not see it in anything else
@@ -182,16 +188,25 @@ _CLAIMS = text(
     " FROM deliveries AS d LEFT JOIN touches AS t ON t.id = d.touch_id"
     " WHERE d.connection_id = :connection AND d.kind = :kind AND d.state IN ('ready', 'sending')"
     " AND d.state = 'sending'"
-).columns(payload=JSON)
+)
 
+# of each connection only the first row is looked at, however many wait
 _WITH_WORK = text(
-    "SELECT DISTINCT connection_id FROM deliveries WHERE kind = :kind AND state IN ('ready', 'sending')"
-    " AND (state = 'sending' OR due_at <= :now) ORDER BY connection_id"
+    "SELECT c.id FROM connections AS c WHERE EXISTS"
+    " (SELECT 1 FROM deliveries AS d WHERE d.connection_id = c.id AND d.kind = :kind"
+    "  AND d.state IN ('ready', 'sending') AND d.state = 'sending')"
+    " OR c.state <> 'removed' AND EXISTS"
+    " (SELECT 1 FROM deliveries AS d WHERE d.connection_id = c.id AND d.kind = :kind"
+    "  AND d.state IN ('ready', 'sending') AND d.state = 'ready' AND d.due_at <= :now)"
+    " ORDER BY c.id"
 )
 
 
 def connections_with_work(tx: Connection, kind: str, now: int) -> list[int]:
-    """The connections that have something of this kind due, or left behind by somebody."""
+    """The connections that have something of this kind due, or left behind by somebody.
+
+    What is ready for a connection that was removed has nowhere to go, and is no work.
+    """
     return list(tx.scalars(_WITH_WORK, {"kind": kind, "now": now}))
 
 

@@ -306,6 +306,8 @@ touches = Table(
     ),
     Index("ix_touches_company", "company_id", "asked_at"),
     Index("ix_touches_campaign", "campaign_id", "reserved_at"),
+    # in the order they left: for the brakes, which look whenever something was turned down
+    Index("ix_touches_sent", "campaign_id", "claimed_at", **_where("claimed_at IS NOT NULL")),
     Index("ix_touches_address", "address_hash"),
 )  # fmt: skip
 

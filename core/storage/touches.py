@@ -57,7 +57,10 @@ def touch_for_link(tx: Connection, token: str) -> LinkedTouch | None:
 
 
 def claim(tx: Connection, local_dates: Sequence[tuple[int, str]], now: int) -> None:
-    """A worker is about to send these (touch id, recipient's local date): the moment asked is now."""
+    """A worker is about to send these (touch id, recipient's local date): the moment asked is now.
+
+    So it is for one in doubt of which the vendor has said that it never had it.
+    """
     for touch_id, local_date in local_dates:
         tx.execute(_CLAIM, {"b_id": touch_id, "b_date": local_date, "b_now": now})
 
@@ -85,7 +88,7 @@ def _asked(moment: Any) -> dict[str, Any]:
 _NOW: BindParameter[int] = bindparam("b_now", type_=BigInteger)
 _CLAIM = (
     update(touches)
-    .where(touches.c.id == bindparam("b_id"), touches.c.state == TouchState.RESERVED)
+    .where(touches.c.id == bindparam("b_id"), touches.c.state.in_((TouchState.RESERVED, TouchState.UNKNOWN)))
     .values(claimed_at=_NOW, asked_local_date=bindparam("b_date"), **_asked(_NOW))
 )
 _HANDED_OVER_AT = case((touches.c.state == TouchState.UNKNOWN, func.coalesce(touches.c.claimed_at, _NOW)), else_=_NOW)

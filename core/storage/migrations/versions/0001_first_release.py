@@ -269,6 +269,13 @@ def _asking() -> None:
         postgresql_where=sa.text("state = 'returned'"),
     )
     op.create_index(
+        "ix_touches_sent",
+        "touches",
+        ["campaign_id", "claimed_at"],
+        sqlite_where=sa.text("claimed_at IS NOT NULL"),
+        postgresql_where=sa.text("claimed_at IS NOT NULL"),
+    )
+    op.create_index(
         "uq_touches_wave_person",
         "touches",
         ["wave_id", "person_id"],
