@@ -263,12 +263,20 @@ class Sync:
     def _note_bad(self, page: Page[ContactRecord]) -> None:
         for bad in page.bad:
             self._add_bad(bad)
+        self._note_seen(self._there([bad.external_id for bad in page.bad if bad.external_id]))
         zone = self._origin.zone
         for item in page.items:
             contact = cast(Contact, item)
             if isinstance(item, Contact) and (text := contact.last_surveyed_at) and parse_moment(text, zone) is None:
                 where = f"line {contact.line}" if contact.line else f"record {contact.external_id}"
                 self._add_bad(BadRecord(where, f'"{text[:60]}" is no date of a last survey; it was ignored'))
+
+    def _there(self, external_ids: Sequence[str]) -> Sequence[int]:
+        """The identities of records that cannot be used as they stand: they are there, and not gone."""
+        if not external_ids or self._seen is None:
+            return ()
+        with self._session.read() as tx:
+            return people_gone.record_ids(tx, self._origin.connection_id, external_ids)
 
     def _add_bad(self, bad: BadRecord) -> None:
         self._bad_count += 1

@@ -274,6 +274,18 @@ def test_records_a_whole_read_does_not_show_are_gone(filed: World, file: Path) -
     assert filed.count(schema.tombstones) == 2
 
 
+def test_a_row_that_becomes_unreadable_loses_nobody(filed: World, file: Path) -> None:
+    write_rows(file, rows(10))
+    filed.sync()
+    written = rows(10)
+    written[3] = written[3][:2]  # somebody's editor has cut it off
+    write_rows(file, written)
+    assert filed.sync().done == 0
+    assert {"file:3"} in filed.people()
+    write_rows(file, rows(10))
+    assert filed.sync().done == 0
+
+
 def test_who_is_missing_goes_at_the_next_read_if_this_one_ends_before(filed: World, file: Path) -> None:
     """The records were read and stored; the disk is full when those that are gone are to be removed."""
     write_rows(file, rows(10))
