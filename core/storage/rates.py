@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, bindparam, select, text
 
 from core.clock import DAY_MS, HOUR_MS, Clock
 from core.storage.schema import rate_buckets
@@ -52,12 +52,15 @@ def block(tx: Connection, account: str, until: int) -> None:
 
 
 def _bucket(tx: Connection, account: str) -> tuple[int, int]:
-    row = tx.execute(
-        select(rate_buckets.c.next_at, rate_buckets.c.blocked_until)
-        .where(rate_buckets.c.account == account)
-        .with_for_update()
-    ).one_or_none()
+    row = tx.execute(_BUCKET, {"account": account}).one_or_none()
     return (0, 0) if row is None else (row[0], row[1])
+
+
+_BUCKET = (  # made once: it is looked at before every message
+    select(rate_buckets.c.next_at, rate_buckets.c.blocked_until)
+    .where(rate_buckets.c.account == bindparam("account"))
+    .with_for_update()
+)
 
 
 def _keep(tx: Connection, account: str, next_at: int, blocked_until: int) -> None:
