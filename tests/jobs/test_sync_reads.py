@@ -254,11 +254,13 @@ def test_record_without_a_line_is_named_by_its_id(crm: Crm) -> None:
 def test_batches_follow_the_time_their_statements_take() -> None:
     pace = Pace()
     first = pace.size
-    pace.note(first, 10 * TRANSACTION_SECONDS)
-    assert pace.size == first // 10
+    pace.note(first, TRANSACTION_SECONDS / 100)
+    assert pace.size == 2 * first  # not at once: the next ones may be dearer
     for _ in range(10):
         pace.note(pace.size, TRANSACTION_SECONDS / 100)
     assert pace.size == LARGEST_BATCH
+    pace.note(pace.size, 4 * TRANSACTION_SECONDS)
+    assert pace.size == LARGEST_BATCH // 4
     pace.note(pace.size, 60)
     assert pace.size == SMALLEST_BATCH
     pace.note(0, 60)
