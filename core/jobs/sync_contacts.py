@@ -20,7 +20,7 @@ from core.jobs.outlet import Outlet, held
 from core.ports import BadRecord, Bookmark, Contact, ContactRecord, ContactSource, Page
 from core.storage import bad_records, bookmarks, people_gone, rates, settings, waves
 from core.storage.people_rows import Origin
-from core.storage.people_store import Batch, spare_memory, store_records
+from core.storage.people_store import Batch, store_records
 from core.storage.settings import ConnectionRow
 from core.storage.store import Session, Transaction
 from core.workspace import Workspace
@@ -138,7 +138,7 @@ class Sync:
         if not self._may_call():
             return
         try:
-            with self.context.store.session() as self._session:
+            with self.context.store.session(repeatable=True) as self._session:
                 self._read_all()
         except RateLimited as error:
             self._blocked(error)
@@ -158,8 +158,6 @@ class Sync:
         return not self.context.stopping.wait(wait) if wait else True
 
     def _read_all(self) -> None:
-        with self._session.read() as tx:
-            spare_memory(tx)
         for _ in range(2):
             last = self._read()
             if last is None or last.full or last.bookmark.watermark:

@@ -78,12 +78,6 @@ class Batch:
         return self._rows.get(id(contact)) or row_of(self.origin, contact)
 
 
-def spare_memory(tx: Connection) -> None:
-    """Of a connection of one's own: records pass by once, so remembering many pages of the database gains little."""
-    if tx.dialect.name == "sqlite":
-        tx.exec_driver_sql("PRAGMA cache_size=-4000")
-
-
 def store_records(tx: Connection, batch: Batch, now: int) -> Stored:
     """Store a batch, in a reservation."""
     stored = Stored()

@@ -121,11 +121,17 @@ class Store:
             yield connection
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """One connection for several transactions; its temporary tables are gone with it."""
+    def session(self, *, repeatable: bool = False) -> Iterator[Session]:
+        """One connection for several transactions; its temporary tables are gone with it.
+
+        `repeatable`: what is written can be read again where it came from, so no commit waits for the disk. A power cut
+        may take the last ones with it, but none that a later commit of others rests on: the log is one, in order.
+        """
         with self.engine.connect() as connection:
             if self.is_sqlite:  # what sorts a million rows may hold as much again
                 connection.connection.dbapi_connection.execute("PRAGMA cache_size=-6000")  # type: ignore[union-attr]
+                if repeatable:
+                    connection.connection.dbapi_connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[union-attr]
             try:
                 yield Session(self, connection)
             finally:
