@@ -17,7 +17,7 @@ from core.dispatch import Leave, Message, Never, may_leave
 from core.errors import ConnectorError, Misconfigured, RateLimited, Rejected, Unauthorized, Unavailable, Unsupported
 from core.jobs.context import Context, JobReport
 from core.jobs.outlet import LEASE_MS, Outlet, held, side_by_side
-from core.jobs.send_results import Recorder, Result
+from core.jobs.send_results import Recorder, Result, give_up
 from core.ports import Invitation, InvitationRequest, WriteResult
 from core.storage import deliveries, rates, sends, settings, touches
 from core.storage.settings import ConnectionRow
@@ -43,6 +43,8 @@ def run(context: Context, *, patient: bool = False) -> JobReport:
     with context.store.read() as tx:
         waiting = set(deliveries.connections_with_work(tx, "send", context.clock.now_ms()))
         senders = [connection for connection in settings.read_connections(tx) if connection.id in waiting]
+    for connection_id in sorted(waiting - {sender.id for sender in senders}):
+        report.add(give_up(context, connection_id))
     for part in side_by_side(partial(_pump, context, patient=patient), senders):
         report.add(part)
     report.seconds = time.monotonic() - started

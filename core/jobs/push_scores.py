@@ -39,6 +39,8 @@ def run(context: Context, *, patient: bool = False) -> JobReport:
     with context.store.read() as tx:
         waiting = set(deliveries.connections_with_work(tx, "write_back", context.clock.now_ms()))
         targets = [connection for connection in settings.read_connections(tx) if connection.id in waiting]
+    for connection_id in sorted(waiting - {connection.id for connection in targets}):
+        _take_back(context, connection_id)  # it was removed
     for part in side_by_side(partial(_push, context, patient=patient), targets):
         report.add(part)
     report.seconds = time.monotonic() - started
@@ -63,7 +65,7 @@ class Pusher:
         self.context = context
         self.outlet = outlet
         self.report = JobReport(NAME)
-        self._due_at = context.clock.now_ms()  # what becomes due later waits for the next run
+        self._due_at = 0  # what becomes due after the beginning waits for the next run
         self._workspace: Workspace
         self._rules: Sequence[Limits] = ()
 
@@ -80,14 +82,11 @@ class Pusher:
 
     def _prepare(self) -> None:
         connection = self.outlet.connection
+        _take_back(self.context, connection.id)
+        self._due_at = self.context.clock.now_ms()
         with self.context.store.read() as tx:
             self._workspace = settings.applied_workspace(tx)
             self._rules = _rules(self._workspace, settings.read_campaigns(tx), connection.name)
-            left = deliveries.stranded(tx, connection.id, "write_back", self.context.clock.now_ms())
-        for start in range(0, len(left), CHUNK):
-            with self.context.store.write() as tx:
-                some = left[start : start + CHUNK]
-                write_backs.put_back(tx, [Postponed(one.id, one.fence, self._due_at) for one in some])
 
     def _may_go_on(self) -> bool:
         if self.outlet.problem is not None or self.context.stopping.is_set():
@@ -220,6 +219,16 @@ class Pusher:
             self.outlet.problem = None  # the next batch looks how long to wait
         else:
             self.outlet.broken(tx, problem)
+
+
+def _take_back(context: Context, connection_id: int) -> None:
+    """What an earlier worker left is simply due again."""
+    now = context.clock.now_ms()
+    with context.store.read() as tx:
+        left = deliveries.stranded(tx, connection_id, "write_back", now)
+    for start in range(0, len(left), CHUNK):
+        with context.store.write() as tx:
+            write_backs.put_back(tx, [Postponed(one.id, one.fence, now) for one in left[start : start + CHUNK]])
 
 
 def _rules(workspace: Workspace, campaigns: Iterable[CampaignRow], connection: str) -> list[Limits]:

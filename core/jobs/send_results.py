@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from core.deliveries import DeliveryState, is_reminder
 from core.dispatch import GIVE_UP_MS, Message, retry_at
-from core.errors import ConnectorError, RateLimited
+from core.errors import ConnectorError, Misconfigured, RateLimited, Unauthorized, Unavailable
 from core.jobs import brakes
 from core.jobs.context import Context, JobReport
 from core.jobs.outlet import Outlet
 from core.ports import Outcome, SendLookup, Sent, WriteResult
-from core.storage import deliveries, leases, rates, sends, suppressions, touches
+from core.storage import deliveries, rates, sends, suppressions, touches
 from core.storage.deliveries import Stranded
 from core.storage.store import Transaction
 from core.storage.suppressions import SuppressionReason
@@ -22,6 +22,7 @@ from core.workspace import Brakes
 #: How often, and for how long, a vendor that keeps record is asked about messages in doubt.
 ASK_AGAIN_MS = 300_000
 IN_DOUBT_MS = 7 * 86_400_000
+LEFT_BEHIND = "the process that sent it ended before it knew the outcome"
 #: When a vendor says "too much" and not for how long.
 BLOCKED_SECONDS = 60.0
 
@@ -59,7 +60,7 @@ class Recorder:
         problem = self.outlet.problem
         if isinstance(problem, RateLimited):
             seconds = BLOCKED_SECONDS if problem.retry_after is None else problem.retry_after
-            rates.block(tx, self.outlet.account, now + round(seconds * 1000))
+            rates.block(tx, self.outlet.account, now + round(max(1.0, seconds) * 1000))
             self.outlet.problem = None  # the next turn looks how long to wait
         elif problem is not None:
             self.outlet.broken(tx, problem)
@@ -112,6 +113,7 @@ class Recorder:
 
     def _record_doubt(self, tx: Transaction, message: Message, outcome: WriteResult, now: int) -> None:
         guard = {"guarded_at": message.guarded_at}
+        self._ask_later(tx, now)
         if not deliveries.settle(
             tx, message.delivery_id, message.fence, DeliveryState.UNKNOWN, now, error=outcome.reason, payload=guard
         ):
@@ -126,57 +128,93 @@ class Recorder:
         if person_id is not None:
             deliveries.request_write_back(tx, [person_id], now, self.targets)
 
+    # --- afterwards ---------------------------------------------------------------------------------------------
+
     def recover(self) -> None:
         """What an earlier worker left: ask the vendor where that is possible, else say that nobody knows."""
         now = self.context.clock.now_ms()
+        connection_id = self.outlet.connection.id
         with self.context.store.read() as tx:
             self.targets = deliveries.write_back_targets(tx)
-            left = deliveries.stranded(tx, self.outlet.connection.id, "send", now)
-            doubtful = self._doubtful(tx, now)
-        if left or doubtful:
-            self._find_out([*left, *doubtful], now)
-
-    def _doubtful(self, tx: Transaction, now: int) -> list[Stranded]:
-        """Messages in doubt that the vendor may know of by now."""
-        if not isinstance(self.outlet.connector, SendLookup):
-            return []
-        asked = leases.read(tx, self._ask_name)
-        if asked is not None and now - ASK_AGAIN_MS < (asked.finished_at or 0) <= now:
-            return []
-        return sends.doubtful_sends(tx, self.outlet.connection.id, now - IN_DOUBT_MS)
+            left = deliveries.stranded(tx, connection_id, "send", now)
+            asks = self._keeps_record and sends.is_time_to_ask(tx, connection_id, now)
+            if asks:
+                left += sends.doubtful_sends(tx, connection_id, now - IN_DOUBT_MS)
+        if left or asks:
+            self._find_out(left, now)
 
     @property
-    def _ask_name(self) -> str:
-        return f"find_sent:{self.outlet.connection.id}"
+    def _keeps_record(self) -> bool:
+        """Whether the vendor can be asked what became of a message."""
+        return isinstance(self.outlet.connector, SendLookup)
+
+    def _ask_later(self, tx: Transaction, now: int) -> None:
+        if self._keeps_record:
+            sends.ask_at(tx, self.outlet.connection.id, now + ASK_AGAIN_MS)
 
     def _find_out(self, left: Sequence[Stranded], now: int) -> None:
         answers: Mapping[str, Sent] = {}
-        if isinstance(self.outlet.connector, SendLookup):
+        if self._keeps_record and left:
             try:
                 answers = self.outlet.connector.find_sent([one.key for one in left])
             except ConnectorError as error:  # nothing is known yet: ask again at the next run
-                self.report.messages.append(f"{self.outlet.connection.name}: {error}")
+                self._could_not_ask(error, now)
                 return
         with self.context.store.write() as tx:
-            leases.finish(tx, self._ask_name, self.context.owner, now)
+            if self._keeps_record:
+                sends.ask_at(tx, self.outlet.connection.id, None)
             for one in left:
                 self._resolve(tx, one, answers.get(one.key, Sent.CANNOT_SAY), now)
+
+    def _could_not_ask(self, error: ConnectorError, now: int) -> None:
+        if not isinstance(error, Unauthorized | Misconfigured | Unavailable | RateLimited):
+            self.report.messages.append(f"{self.outlet.connection.name}: {error}")
+            return
+        self.outlet.problem = error
+        with self.context.store.write() as tx:
+            self._record_problem(tx, now)
 
     def _resolve(self, tx: Transaction, one: Stranded, answer: Sent, now: int) -> None:
         if answer is Sent.NOT_SENT:
             sends.send_again(tx, one.id, one.fence, now)
             return
-        reason = "the process that sent it ended before it knew the outcome"
-        # the floor it took stays its own, should the vendor say one day that it never had it
-        guard = {"guarded_at": one.payload.get("guarded_at")}
-        in_doubt = deliveries.settle(tx, one.id, one.fence, DeliveryState.UNKNOWN, now, error=reason, payload=guard)
-        if in_doubt and one.touch_id is not None and not is_reminder(one.key):
-            touches.mark_unknown(tx, [one.touch_id], now)
-            self._write_back(tx, one.person_id, now)
+        in_doubt = _doubt(tx, one, now, self.targets)
         if answer is Sent.SENT and deliveries.settle_doubt(tx, one.id, now):
             self.report.done += 1
             if one.touch_id is not None and not is_reminder(one.key):
                 touches.hand_over(tx, [one.touch_id], now)
-        elif in_doubt:
+            return
+        self._ask_later(tx, now)
+        if in_doubt:
             self.report.failed += 1
-            self.report.messages.append(f"{one.key}: in doubt, {reason}")
+            self.report.messages.append(_told(one))
+
+
+def give_up(context: Context, connection_id: int) -> JobReport:
+    """A sender was removed, and nobody comes back to the messages that were leaving by it: they are in doubt."""
+    report = JobReport("deliver")
+    now = context.clock.now_ms()
+    with context.store.write() as tx:
+        targets = deliveries.write_back_targets(tx)
+        for one in deliveries.stranded(tx, connection_id, "send", now):
+            if _doubt(tx, one, now, targets):
+                report.failed += 1
+                report.messages.append(_told(one))
+    return report
+
+
+def _doubt(tx: Transaction, one: Stranded, now: int, targets: Sequence[int]) -> bool:
+    """Delivery and touch become `unknown` together. False if somebody else has settled it, or it was so before."""
+    # the floor it took stays its own, should the vendor say one day that it never had it
+    guard = {"guarded_at": one.payload.get("guarded_at")}
+    if not deliveries.settle(tx, one.id, one.fence, DeliveryState.UNKNOWN, now, error=LEFT_BEHIND, payload=guard):
+        return False
+    if one.touch_id is not None and not is_reminder(one.key):
+        touches.mark_unknown(tx, [one.touch_id], now)
+        if one.person_id is not None:
+            deliveries.request_write_back(tx, [one.person_id], now, targets)
+    return True
+
+
+def _told(one: Stranded) -> str:
+    return f"{one.key}: in doubt, {LEFT_BEHIND}"

@@ -198,12 +198,14 @@ _WITH_WORK = text(
     " OR c.state <> 'removed' AND EXISTS"
     " (SELECT 1 FROM deliveries AS d WHERE d.connection_id = c.id AND d.kind = :kind"
     "  AND d.state IN ('ready', 'sending') AND d.state = 'ready' AND d.due_at <= :now)"
+    " OR c.state <> 'removed' AND :kind = 'send' AND EXISTS"
+    " (SELECT 1 FROM leases AS l WHERE l.name = 'find_sent:' || c.id AND l.due_at BETWEEN 1 AND :now)"
     " ORDER BY c.id"
 )
 
 
 def connections_with_work(tx: Connection, kind: str, now: int) -> list[int]:
-    """The connections that have something of this kind due, or left behind by somebody.
+    """The connections that have something of this kind due, left behind by somebody, or in doubt and to be asked about.
 
     What is ready for a connection that was removed has nowhere to go, and is no work.
     """

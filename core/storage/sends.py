@@ -19,6 +19,7 @@ from core.storage.schema import (
     deliveries,
     identities,
     incidents,
+    leases,
     message_guard,
     people,
     suppressions,
@@ -310,6 +311,23 @@ def doubtful_sends(tx: Connection, connection_id: int, since: int, limit: int = 
         .limit(limit)
     )  # fmt: skip
     return [Stranded(*row[:5], row[5] or {}) for row in rows]
+
+
+def ask_at(tx: Connection, connection_id: int, at: int | None) -> None:
+    """When the vendor is asked about what is in doubt: a row of `leases` that nobody holds. None: there is no need."""
+    tx.execute(_ASK_AT, {"name": f"find_sent:{connection_id}", "at": at or 0})
+
+
+def is_time_to_ask(tx: Connection, connection_id: int, now: int) -> bool:
+    """Whether something was in doubt, and the vendor was not asked a moment ago."""
+    at = tx.scalar(select(leases.c.due_at).where(leases.c.name == f"find_sent:{connection_id}")) or 0
+    return at > 0 and not now < at <= now + DAY_MS  # further off: the clock was set back
+
+
+_ASK_AT = text(
+    "INSERT INTO leases (name, owner, lease_until, fence, due_at) VALUES (:name, '', 0, 0, :at)"
+    " ON CONFLICT (name) DO UPDATE SET due_at = excluded.due_at"
+)
 
 
 def send_again(tx: Connection, delivery_id: int, fence: int, now: int) -> bool:

@@ -146,7 +146,8 @@ def test_messages_are_spaced_evenly_over_two_workers_on_one_account(tmp_path: Pa
     store.close()
     assert sorted(senders[0].reached + senders[1].reached) == sorted(f"person{n}@acme.example" for n in range(12))
     took = max(left_at) - min(left_at)
-    assert took >= 11 * 0.05 - 0.02, "faster than the account allows"
+    # some slack for a first message that was held up; each for itself they would take 0.25 s
+    assert took >= 11 * 0.05 - 0.15, "faster than the account allows"
 
 
 def test_a_paced_sender_that_is_asked_to_end_does_not_wait_for_its_token(
