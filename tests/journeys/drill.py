@@ -54,6 +54,7 @@ class CustomerFile:
         fresh = [_customer(len(self.rows) + 1 + index) for index in range(number)]
         with self.path.open(encoding="utf-8", newline="") as file:
             table = list(csv.reader(file))
+        assert table, "somebody was killed while writing the file, and it is empty"
         table += [[*row, *[""] * (len(table[0]) - len(row))] for row in fresh]
         copy = self.path.with_suffix(".new")
         with copy.open("w", encoding="utf-8", newline="") as file:
@@ -71,7 +72,7 @@ class CustomerFile:
         """Read it as anybody may at any moment."""
         at_least = self._at_least
         with self.path.open(encoding="utf-8", newline="") as file:
-            header, *table = csv.reader(file)
+            header, *table = list(csv.reader(file)) or [[]]
         self.looks += 1
         width = len(HEADER)
         whole = at_least <= len(table) <= len(self.rows) and header[:width] == HEADER
