@@ -21,6 +21,8 @@ from core.touches import ReturnReason, TouchState
 
 #: `origin` of a touch whose wave already had a standing ask to the person it was merged into.
 WAVE_NOTE = "wave:"
+#: Reason of a pair of which the source merged one record into the other, whose id follows.
+MERGED_INTO = "merged into "
 
 
 def link(tx: Connection, keep_person_id: int, other_person_id: int, now: int) -> int:
@@ -124,6 +126,7 @@ def cancel_for_records(tx: Connection, identity_ids: Iterable[int], now: int, de
 def split(tx: Connection, identity_id: int, now: int, actor: str = "boucle") -> int:
     """A record is somebody else after all: a person of its own, with the touches that were sent from it.
 
+    Records that its source merged into it go with it.
     Both people are left alone as long as the one they were believed to be would have been, until a human says
     otherwise; they are never linked again by themselves. Returns the new person.
     """
@@ -133,11 +136,12 @@ def split(tx: Connection, identity_id: int, now: int, actor: str = "boucle") -> 
     old = record.person_id
     until = strictest_free(tx, old, now)
     new = _copy_person(tx, old)
-    _keep_apart(tx, identity_id, old, now)
+    records = _with_merged(tx, identity_id)
     for table in (identities, touches, responses):
         column = table.c.id if table is identities else table.c.identity_id
-        tx.execute(update(table).where(column == identity_id).values(person_id=new))
-    tx.execute(_FOLLOW_UPS_BACK, {"person": new, "identity": identity_id})
+        tx.execute(update(table).where(column.in_(records)).values(person_id=new))
+    tx.execute(_FOLLOW_UPS_BACK, {"person": new, "identities": records})
+    _keep_apart(tx, identity_id, old, now)
     tx.execute(_WAVES_BACK, {"old": old, "new": new})
     tx.execute(
         update(people).where(people.c.id.in_((old, new)), people.c.quarantine_until.is_distinct_from(until))
@@ -156,17 +160,14 @@ def _copy_person(tx: Connection, person_id: int) -> int:
 
 
 def _keep_apart(tx: Connection, identity_id: int, person_id: int, now: int) -> None:
-    others = tx.scalars(
-        select(identities.c.id).where(identities.c.person_id == person_id, identities.c.id != identity_id)
-    ).all()
-    for other in others:
+    for other in tx.scalars(select(identities.c.id).where(identities.c.person_id == person_id)).all():
         put_candidate(tx, identity_id, other, "split", "kept_apart", now)
 
 
 _FOLLOW_UPS_BACK = text(
     "UPDATE follow_ups SET person_id = :person"
-    " WHERE response_id IN (SELECT id FROM responses WHERE identity_id = :identity)"
-)
+    " WHERE response_id IN (SELECT id FROM responses WHERE identity_id IN :identities)"
+).bindparams(bindparam("identities", expanding=True))
 
 # the place in its wave that a touch gave up for a merge is its own again, if nobody stands there
 _WAVES_BACK = text(
@@ -237,7 +238,7 @@ def _absorb(tx: Connection, winner_id: int, loser_id: int, now: int) -> bool:
     if other.gone_at is not None and other.person_id == keep.person_id:
         return False
     wipe_records(tx, [loser_id], now)
-    put_candidate(tx, winner_id, loser_id, "merged", "linked", now)
+    put_candidate(tx, winner_id, loser_id, f"{MERGED_INTO}{winner_id}", "linked", now)
     link(tx, keep.person_id, other.person_id, now)
     settle_people(tx, [keep.person_id])
     cancel_for_records(tx, [loser_id], now, "the record was merged into another one")
@@ -249,12 +250,26 @@ def was_merged(tx: Connection, identity_ids: Sequence[int]) -> set[int]:
     if not identity_ids:
         return set()
     rows = tx.execute(_MERGED, {"ids": list(identity_ids)})
-    return {identity_id for row in rows for identity_id in row} & set(identity_ids)
+    return {_loser_and_winner(row)[0] for row in rows} & set(identity_ids)
+
+
+def _with_merged(tx: Connection, identity_id: int) -> list[int]:
+    """A record, and those that were merged into it, one into the other."""
+    found = [identity_id]
+    for record in found:  # it grows meanwhile
+        pairs = tx.execute(_MERGED, {"ids": [record]}).all()
+        found += [one for one, into in map(_loser_and_winner, pairs) if into == record and one not in found]
+    return found
+
+
+def _loser_and_winner(row: Any) -> tuple[int, int]:
+    winner = int(row.reason.removeprefix(MERGED_INTO))
+    return (row.other_identity_id if row.identity_id == winner else row.identity_id), winner
 
 
 _MERGED = text(
-    "SELECT identity_id, other_identity_id FROM link_candidates WHERE state = 'linked' AND reason = 'merged'"
-    " AND (identity_id IN :ids OR other_identity_id IN :ids)"
+    f"SELECT identity_id, other_identity_id, reason FROM link_candidates WHERE reason LIKE '{MERGED_INTO}%'"
+    " AND state = 'linked' AND (identity_id IN :ids OR other_identity_id IN :ids)"
 ).bindparams(bindparam("ids", expanding=True))
 
 

@@ -274,6 +274,20 @@ def test_a_wrong_link_is_split_and_touches_follow_the_record_they_were_sent_from
     assert wrong.behind() == {"crm:1", "hub:7"}
 
 
+def test_a_split_record_takes_those_with_it_that_were_merged_into_it(wrong: World) -> None:
+    """And no others: `crm:1` is split off, and what its source merged into it was always the same contact."""
+    wrong.crm.put("3", BO)
+    wrong.sync()
+    third, second, hub = wrong.ask("crm:3", days_ago=300), wrong.ask("crm:2", days_ago=200), wrong.ask("hub:7")
+    wrong.crm.tell(ContactMerged("2", ("3",)), first=True)
+    del wrong.crm.contacts["3"]
+    merge(wrong)
+    with wrong.change() as tx:
+        split(tx, wrong.record("crm:1").id, wrong.now, actor="admin")
+    assert [row.id for row in wrong.touches("crm:1")] == [third, second]
+    assert [row.id for row in wrong.touches("hub:7")] == [hub]
+
+
 def test_a_split_is_written_down_with_who_did_it(wrong: World) -> None:
     with wrong.change() as tx:
         split(tx, wrong.record("hub:7").id, wrong.now, actor="admin")
