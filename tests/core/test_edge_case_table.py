@@ -16,6 +16,8 @@ ROWS: dict[str, tuple[str, ...]] = {
         "storage/test_people_same.py::test_both_sources_receive_the_same_date",
         "storage/test_people_linking.py::test_one_name_of_two_sources_in_a_shared_mailbox_waits_for_a_human",
         "storage/test_people_links.py::test_a_wrong_link_is_split_and_touches_follow_the_record_they_were_sent_from",
+        "storage/test_people_links.py::test_a_split_record_takes_those_with_it_that_were_merged_into_it",
+        "storage/test_people_at_random.py::test_whatever_happens_to_records_people_stay_consistent",
     ),
     "two people, one mailbox": (
         "storage/test_planning.py::test_of_two_people_behind_one_mailbox_one_is_asked_per_period",
@@ -30,11 +32,14 @@ ROWS: dict[str, tuple[str, ...]] = {
         "storage/test_people_links.py::test_after_a_merge_the_latest_date_wins",
         "storage/test_people_links.py::test_a_pending_touch_for_each_becomes_one",
         "storage/test_people_links.py::test_a_merge_that_arrives_late_is_the_same_as_one_in_time",
+        "storage/test_people_links.py::test_a_merge_told_before_the_winner_was_read_keeps_clocks_and_record",
+        "storage/test_people_links.py::test_an_opt_out_of_either_survives_a_merge",
     ),
     "merge undone, or record restored": (
         "storage/test_people_links.py::test_a_merge_undone_gives_touches_back_to_their_records",
         "storage/test_people_links.py::test_after_an_undone_merge_quarantine_stays_at_its_strictest",
         "storage/test_people_links.py::test_a_record_deleted_and_restored_is_the_same_person",
+        "storage/test_people_links.py::test_a_merge_undone_gives_touches_back_even_if_it_was_told_before_the_winner_was_read",
     ),
     "e-mail address changed": (
         "storage/test_people_changes.py::test_changed_address_keeps_the_clock_and_cancels_the_pending_invitation",
@@ -47,6 +52,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "clock skew": (
         "core/test_outside_asks.py::test_a_claim_more_than_five_minutes_ahead_is_clamped_and_flagged",
+        "storage/test_people_asks.py::test_a_future_date_is_clamped_to_now_and_flagged",
         "jobs/test_apply_events.py::test_a_claim_from_the_future_is_not_believed",
     ),
     "two campaigns at the same second": (
@@ -83,6 +89,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "CRM user types a later date": (
         "core/test_outside_asks.py::test_a_later_date_is_an_outside_ask_until_the_end_of_its_day",
+        "storage/test_people_asks.py::test_a_later_date_is_an_outside_ask_of_that_source",
+        "storage/test_people_asks.py::test_a_later_date_is_told_to_the_other_source",
         "core/test_frequency.py::test_outside_asks_count_for_any_same_type_and_year_and_not_for_the_survey",
     ),
     "CRM user types an earlier date or clears it": (
@@ -91,6 +99,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "date-only field": (
         "core/test_outside_asks.py::test_the_calendar_day_of_a_known_touch_is_our_own_echo",
+        "storage/test_people_asks.py::test_the_day_of_a_touch_we_know_is_our_own_echo",
         "core/test_outside_asks.py::test_the_clamp_compares_dates_with_dates",
         "storage/test_people_asks.py::test_a_date_without_a_time_counts_to_the_end_of_its_day_in_the_workspace_zone",
     ),

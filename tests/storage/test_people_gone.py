@@ -104,6 +104,17 @@ def test_clocks_of_a_former_address_are_kept(world: World) -> None:
     assert world.person_row(name).quarantine_until == asked + 90 * DAY_MS
 
 
+def test_an_ask_imported_before_the_address_was_known_is_kept(world: World) -> None:
+    world.crm.put("3", None, last_surveyed_at="2026-11-01")
+    world.sync()
+    assert world.touches("crm:3")[0].address_hash is None
+    world.crm.change("3", email=CLEO)
+    world.sync()
+    delete(world, "crm:3")
+    world.crm.contacts.pop("3")
+    assert world.asked_days(come_back(world, email=CLEO)) == ["2026-11-01"]
+
+
 def test_somebody_else_with_another_address_inherits_nothing(world: World) -> None:
     world.ask("crm:1", days_ago=10)
     delete(world)
