@@ -128,15 +128,18 @@ def split(tx: Connection, identity_id: int, now: int, actor: str = "boucle") -> 
 
     Records that its source merged into it go with it.
     Both people are left alone as long as the one they were believed to be would have been, until a human says
-    otherwise; they are never linked again by themselves. Returns the new person.
+    otherwise; they are never linked again by themselves. Returns the new person, or the old one if it has no other
+    record.
     """
     record = tx.execute(select(identities.c.person_id).where(identities.c.id == identity_id)).one_or_none()
     if record is None:
         raise NotFound(f"There is no record {identity_id} to split off.")
-    old = record.person_id
+    old = int(record.person_id)
+    records = _with_merged(tx, identity_id)
+    if not _has_others(tx, old, records):
+        return old
     until = strictest_free(tx, old, now)
     new = _copy_person(tx, old)
-    records = _with_merged(tx, identity_id)
     for table in (identities, touches, responses):
         column = table.c.id if table is identities else table.c.identity_id
         tx.execute(update(table).where(column.in_(records)).values(person_id=new))
@@ -151,6 +154,14 @@ def split(tx: Connection, identity_id: int, now: int, actor: str = "boucle") -> 
     _note(tx, now, actor, "people.split", str(identity_id), {"from": old, "to": new, "quarantine_until": until})
     request_write_back(tx, [old, new], now)
     return new
+
+
+def _has_others(tx: Connection, person_id: int, identity_ids: Sequence[int]) -> bool:
+    """Whether a person has a live record beside these."""
+    others = select(identities.c.id).where(
+        identities.c.person_id == person_id, identities.c.gone_at.is_(None), identities.c.id.not_in(identity_ids)
+    )
+    return tx.scalar(others.limit(1)) is not None
 
 
 def _copy_person(tx: Connection, person_id: int) -> int:

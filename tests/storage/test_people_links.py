@@ -309,6 +309,13 @@ def test_after_a_split_each_has_its_own_place_in_the_wave_again(wrong: World) ->
     assert [wrong.touch(one).wave_id for one in (first, second)] == [wrong.wave, wrong.wave]
 
 
+def test_a_person_of_one_record_stays_as_it_is(world: World) -> None:
+    before = world.contents()
+    with world.change() as tx:
+        assert split(tx, world.record("crm:1").id, world.now) == world.person("crm:1")
+    assert world.contents() == before
+
+
 def test_a_record_that_is_not_there_cannot_be_split(wrong: World) -> None:
     with pytest.raises(NotFound, match="no record 999"), wrong.change() as tx:
         split(tx, 999, wrong.now)
