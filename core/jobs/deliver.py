@@ -105,7 +105,9 @@ class Pump:
         with self.context.store.write() as tx:
             if results:
                 self._recorder.record(tx, results, self._workspace.brakes)
-            wait = self._wait_for_token(tx) if self._goes_on(tx) else 0.0
+            if not self._goes_on(tx) or not self._has_more(tx):
+                return [], False
+            wait = self._wait_for_token(tx)
             if not wait:
                 return self._claim(tx)
         if not self._wait(wait):
@@ -157,8 +159,6 @@ class Pump:
         if not self._goes_on(tx):
             return [], False
         self._claimed_at = self.context.clock.now_ms()
-        if not self._queue:
-            self._queue.extend(sends.due_sends(tx, self.outlet.connection.id, self._due_at))
         if time.monotonic() - self._read_at >= FRESH_SECONDS:
             self._read_settings(tx)
         batch: list[Message] = []
@@ -170,6 +170,11 @@ class Pump:
             claimed = (self._claim_one(tx, message) for message in sends.read_facts(tx, ids))
             batch.extend(message for message in claimed if message is not None)
         return batch, bool(self._queue) or looked_at > 0
+
+    def _has_more(self, tx: Transaction) -> bool:
+        if not self._queue:
+            self._queue.extend(sends.due_sends(tx, self.outlet.connection.id, self._due_at))
+        return bool(self._queue)
 
     def _read_settings(self, tx: Transaction) -> None:
         self._read_at = time.monotonic()

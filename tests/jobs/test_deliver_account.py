@@ -165,6 +165,16 @@ def test_a_paced_sender_that_is_asked_to_end_does_not_wait_for_its_token(
     assert town.states(bo) == ("ready", "reserved")
 
 
+def test_a_paced_sender_does_not_wait_for_a_token_nobody_needs(context: Context, town: Town) -> None:
+    paced = PacedSender(0.001)
+    context.opener.connectors["mail"] = paced  # type: ignore[attr-defined]
+    town.invite(ADA)
+    started = time.monotonic()
+    deliver.run(context)
+    assert paced.reached == [ADA]
+    assert time.monotonic() - started < 5
+
+
 # --- refused, away ----------------------------------------------------------------------------------------------------
 
 
