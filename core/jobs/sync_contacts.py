@@ -32,7 +32,7 @@ SYNC_MINUTES = 1
 #: So long a transaction's statements may take, that no page of ours waits for the write lock: batches follow from it.
 #: Its commit is left out, because on a slow disk that takes as long for a small one.
 TRANSACTION_SECONDS = 0.03
-FIRST_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 200, 100, 4_000
+FIRST_BATCH, SMALLEST_BATCH, LARGEST_BATCH = 250, 250, 4_000
 #: Records deleted in one transaction: each may take a person with it.
 GONE_AT_ONCE = 100
 #: Where we are is written down at least so often while nothing has changed.

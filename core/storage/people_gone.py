@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, Connection, Row, bindparam, delete, func, 
 
 from core.storage.people_clocks import strictest_free
 from core.storage.people_links import cancel_for_records, forget_people, settle_people, wipe_records
-from core.storage.people_rows import chunks, insert_rows
+from core.storage.people_rows import chunks, insert_rows, placeholder
 from core.storage.people_same import settle_addresses
 from core.storage.schema import (
     audit,
@@ -65,33 +65,16 @@ def live_records(tx: Connection, connection_id: int) -> int:
 
 def unseen_records(tx: Connection, connection_id: int, seen: SeenRecords) -> Iterator[int]:
     """The live records of a connection that a full read did not show, by id."""
+    mark = placeholder(tx)
+    # "+ 0" keeps SQLite on the primary key, which is in the order asked for; driver level: a million pass by here
+    statement = (
+        f"SELECT id FROM identities WHERE id > {mark} AND connection_id + 0 = {mark} AND gone_at IS NULL"
+        " ORDER BY id LIMIT 5000"
+    )
     last = 0
-    while True:
-        ids = tx.scalars(_LIVE_AFTER, {"connection": connection_id, "last": last}).all()
-        yield from (identity_id for identity_id in ids if identity_id not in seen)
-        if not ids:
-            return
-        last = ids[-1]
-
-
-# "+ 0" keeps SQLite on the primary key, which is in the order asked for
-_LIVE_AFTER = text(
-    "SELECT id FROM identities WHERE id > :last AND connection_id + 0 = :connection AND gone_at IS NULL"
-    " ORDER BY id LIMIT 5000"
-)
-
-
-def record_ids(tx: Connection, connection_id: int, external_ids: Sequence[str]) -> list[int]:
-    """The live records of a connection with these ids."""
-    found: list[int] = []
-    for chunk in chunks(external_ids):
-        wanted = select(identities.c.id).where(
-            identities.c.connection_id == connection_id,
-            identities.c.external_id.in_(chunk),
-            identities.c.gone_at.is_(null()),
-        )
-        found += tx.scalars(wanted)
-    return found
+    while ids := tx.exec_driver_sql(statement, (last, connection_id)).cursor.fetchall():
+        yield from (identity_id for (identity_id,) in ids if identity_id not in seen)
+        last = ids[-1][0]
 
 
 def too_many(vanished: int, known: int) -> bool:
