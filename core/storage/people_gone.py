@@ -77,6 +77,19 @@ def unseen_records(tx: Connection, connection_id: int, seen: SeenRecords) -> Ite
         last = ids[-1][0]
 
 
+def record_ids(tx: Connection, connection_id: int, external_ids: Sequence[str]) -> list[int]:
+    """The live records of a connection with these ids."""
+    found: list[int] = []
+    for chunk in chunks(external_ids):
+        wanted = select(identities.c.id).where(
+            identities.c.connection_id == connection_id,
+            identities.c.external_id.in_(chunk),
+            identities.c.gone_at.is_(null()),
+        )
+        found += tx.scalars(wanted)
+    return found
+
+
 def too_many(vanished: int, known: int) -> bool:
     """Whether so many records may not count as gone. Of very few, one may."""
     return vanished > max(1, MAY_VANISH * known)
