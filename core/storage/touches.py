@@ -205,7 +205,7 @@ def _prove_arrival(tx: Connection, touch_ids: Sequence[int]) -> None:
                 deliveries.c.kind == "send",
                 deliveries.c.state.in_(("sending", "unknown")),
             )
-            .values(state="done", lease_until=None, payload=None)
+            .values(state="done", lease_until=None, payload=null())
         )
 
 
