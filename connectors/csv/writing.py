@@ -96,13 +96,17 @@ class Rows:
         return body + b"".join(self._delimiter + name for name in names) + end
 
     def padded(self, records: Records) -> list[bytes]:
-        """The records with empty cells in the added columns; what is no whole row stays as it is."""
+        """The records with empty cells in the added columns.
+
+        A row with too many cells gets them, too: else the new columns would make it fit. All else that is no whole row
+        stays as it is.
+        """
         if not self._added:
             return list(records.raws)
         padding = self._padding
         padded = []
-        for raw, cells in zip(records.raws, records.rows, strict=True):
-            if cells is not None:
+        for position, (raw, cells) in enumerate(zip(records.raws, records.rows, strict=True)):
+            if cells is not None or position in records.problems:
                 body = raw.rstrip(b"\r\n")
                 raw = body + padding + raw[len(body) :]
             padded.append(raw)

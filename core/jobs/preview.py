@@ -10,10 +10,11 @@ from core.clock import from_ms, to_ms
 from core.errors import Invalid
 from core.forecast import expected_margin
 from core.jobs.context import Context
-from core.jobs.plan_waves import decide, prepare, sources_read
+from core.jobs.plan_waves import Planned, decide, prepare, sources_read
 from core.storage import waves as wave_rows
 from core.storage.ledger import answer_history, first_wave_left
 from core.storage.settings import applied_workspace, campaign_named, read_connections
+from core.storage.store import Transaction
 from core.waves import wave_at
 
 
@@ -65,12 +66,20 @@ def preview(context: Context, name: str, at: datetime | None = None, limit: int 
             "asked": [{"person": one.person_id, "email": one.email} for one in wave_rows.asked(tx, limit)],
             "not_asked": [
                 {"person": one.person_id, "email": one.email, "rule": one.rule, "until": _iso(one.until)}
-                for one in wave_rows.not_asked(tx, limit)
+                for one in _not_asked(tx, planned, limit)
             ],
             "expected_answers": expected,
             "expected_margin": expected_margin(expected, population),
             "held_back": held_back,
         }
+
+
+def _not_asked(tx: Transaction, planned: Planned, limit: int | None) -> list[Any]:
+    """Those the plan did not choose, then those an earlier plan of this wave dropped for good."""
+    found = list(wave_rows.not_asked(tx, limit))
+    if planned.scope.keeps_dropped and planned.scope.wave_id is not None:
+        found += wave_rows.dropped_people(tx, planned.campaign.id, planned.scope.wave_id, limit)
+    return found[:limit]
 
 
 def _iso(ms: int | None) -> str | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from core.clock import from_ms
 from core.errors import NotFound
-from core.frequency import CLOCKS, Facts, Limits, clocks, decide, limits
+from core.frequency import CLOCKS, Facts, Limits, Rule, clocks, decide, limits
 from core.jobs.context import Context
+from core.storage.pacing import share_left
 from core.storage.people import find_people
 from core.storage.people_facts import TouchRow, load_facts, record_rows, touch_rows
 from core.storage.settings import CampaignRow, applied_workspace, read_campaigns, read_connections
@@ -78,13 +79,23 @@ def _entries(
     entries = _fixed(facts, now)
     for clock in clocks(facts, general, now):
         entries.append(_entry(clock.rule, clock.last_at, clock.free_at, clock.blocks))
+    entries += _company_share(tx, workspace, records, identity, now)
     for row in rows:
         limit = limits(workspace.quarantine, row.settings, row.id)
         for clock in clocks(facts, limit, now):
             if clock.rule == "same_survey":
                 entries.append({**_entry(clock.rule, clock.last_at, clock.free_at, clock.blocks), "campaign": row.name})
-    order = {rule.value: place for place, rule in enumerate(CLOCKS)}
+    order = {rule.value: place for place, rule in enumerate((*CLOCKS, Rule.COMPANY_SHARE))}
     return sorted(entries, key=lambda entry: order.get(entry["rule"], -1))
+
+
+def _company_share(
+    tx: Transaction, workspace: Workspace, records: list[Any], identity_id: int, now: int
+) -> list[dict[str, Any]]:
+    """The share of the person's company, where nothing of it is left."""
+    company = next((record.company_id for record in records if record.id == identity_id), None)
+    left, free_at = (1, None) if company is None else share_left(tx, company, workspace.quarantine.company_share, now)
+    return [_entry(Rule.COMPANY_SHARE, None, free_at, True)] if left <= 0 else []
 
 
 def _fixed(facts: Facts, now: int) -> list[dict[str, Any]]:
@@ -110,7 +121,7 @@ def _entry(rule: str, last_at: int | None, free_at: int | None, blocks: bool) ->
 def _decisions(
     tx: Transaction, workspace: Workspace, rows: list[CampaignRow], person_id: int, records: list[Any], now: int
 ) -> list[dict[str, Any]]:
-    """Per campaign: what it would say of this person now, before company share, limits and hours."""
+    """Per campaign: what it would say of this person now, before its daily limit and hours."""
     decided = []
     connection_ids = {connection.name: connection.id for connection in read_connections(tx)}
     for row in rows:
@@ -124,7 +135,11 @@ def _decisions(
             quiet_until(workspace.quiet_periods, workspace.zone, now),
         )  # fmt: skip
         decision = decide(facts, limit, now)
-        decided.append({"campaign": row.name, "rule": decision.rule, "until": _iso(decision.until)})
+        rule, until = decision.rule, decision.until
+        share = _company_share(tx, workspace, records, identity, now) if decision.allowed else []
+        if share:
+            rule, until = Rule.COMPANY_SHARE, share[0]["free_at"]
+        decided.append({"campaign": row.name, "rule": rule, "until": _iso(until)})
     return decided
 
 

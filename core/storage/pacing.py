@@ -19,6 +19,7 @@ from sqlalchemy import (
     case,
     distinct,
     func,
+    literal,
     null,
     select,
     true,
@@ -98,6 +99,12 @@ def company_shares(share: float, companies: Select[Any]) -> Select[Any]:
     return select(company, case((quota < 1, 1), else_=quota) - count_asked, oldest)
 
 
+def share_left(tx: Connection, company_id: int, share: float, now: int) -> tuple[int, int | None]:
+    """How many more of one company may be asked now, and when a place is free next."""
+    row = tx.execute(company_shares(share, select(literal(company_id).label("company_id"))), {"now": now}).one()
+    return int(row[1]), row[2]
+
+
 def _limit_companies(tx: Connection, scope: Scope) -> None:
     shares.drop(tx, checkfirst=True)
     shares.create(tx)
@@ -166,7 +173,8 @@ def _choose(tx: Connection, scope: Scope) -> None:
 
 def _rotation(scope: Scope) -> tuple[ColumnElement[Any], ...]:
     """Never asked first, then least recently asked; equals in an order that is the wave's own, fair to all."""
-    factor = (2654435761 + (scope.wave_id or 0) * 1597334677) % 4294967291  # of 32 bits, modulo a prime
+    opened_at = scope.limits.wave[0] if scope.limits.wave else 0  # known to a preview, too, before the wave has a row
+    factor = (2654435761 + opened_at // 1000 * 1597334677) % 4294967291  # of 32 bits, modulo a prime
     shuffle = decided.c.person_id * factor % 4294967291
     return func.coalesce(decided.c.last_asked, 0), shuffle, decided.c.person_id
 

@@ -303,17 +303,28 @@ def erase_people(
     A tombstone keeps that they must not be asked again: erased means opted out until a human says otherwise. If a
     source still shows them, they come back with what it shows and nothing else.
     """
+    _overwrite_what_is_deleted(tx)
     for chunk in chunks(person_ids):
         for statement in _ERASE:
             tx.execute(statement, {"people": chunk, "now": now})
         left = _addresses_of(tx, chunk)
+        asked = tx.scalars(select(touches.c.id).where(touches.c.person_id.in_(chunk))).all()
         forget(tx, chunk, now, erased=True)
+        # nobody who comes with the address one day is tied to what was asked and answered
+        for ids in chunks(asked):
+            tx.execute(update(touches).where(touches.c.id.in_(ids)).values(address_hash=None))
         settle_addresses(tx, left, now)
     for by_address in _ERASE_BY_ADDRESS:
         tx.execute(by_address, {"address": address_hash, "now": now})
     _forget_mentions(tx, address)
     tx.execute(audit.insert().values(at=now, actor=actor, action="people.erase", detail={"people": len(person_ids)}))
     return len(person_ids)
+
+
+def _overwrite_what_is_deleted(tx: Connection) -> None:
+    """SQLite leaves deleted text in its file until the page is used again, unless it is told to overwrite it."""
+    if tx.dialect.name == "sqlite":
+        tx.exec_driver_sql("PRAGMA secure_delete=ON")
 
 
 _TOUCHED = select(touches.c.id).where(touches.c.person_id.in_(PEOPLE)).scalar_subquery()
@@ -343,6 +354,7 @@ _ERASE_BY_ADDRESS = (
     .values(comment=None, signals={}),
     update(responses).where(responses.c.touch_id.in_(_ASKED_THERE)).values(comment=None, attributes=None, signals={}),
     delete(survey_links).where(survey_links.c.touch_id.in_(_ASKED_THERE)),
+    text("UPDATE touches SET address_hash = NULL WHERE address_hash = :address AND person_id IS NULL"),
 )
 
 

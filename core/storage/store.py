@@ -7,12 +7,13 @@ own waiting is a lottery that lets a busy batch job starve a page.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -146,6 +147,12 @@ class Store:
         if not self.is_sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": RESERVATION_LOCK})
 
+    def checkpoint(self) -> None:
+        """Move what was written into the database file and empty SQLite's log, as far as readers let it."""
+        if self.is_sqlite:
+            with self.turn(), closing(self.engine.raw_connection()) as connection:  # outside of any transaction
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -154,12 +161,20 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, isolation_level="READ COMMITTED", hide_parameters=True)
+    _create_private(parsed.database)
     # hide_parameters: an error's text goes into logs, and the values are people's
     connect_args = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
     engine = create_engine(parsed, connect_args=connect_args, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _create_private(path: str | None) -> None:
+    """A new file that only its owner may read: it holds people. SQLite gives its log the same mode."""
+    if path and not path.startswith((":", "file:")):
+        with suppress(OSError):  # it is there, or cannot be: SQLite itself says so better
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: object) -> None:

@@ -103,6 +103,24 @@ def dropped(tx: Connection, campaign_id: int, wave_id: int) -> Counter[str]:
     return Counter({rule: number for rule, number in rows if rule is not None})
 
 
+def dropped_people(tx: Connection, campaign_id: int, wave_id: int, limit: int | None = None) -> Sequence[Any]:
+    """Rows (person_id, email, rule, until) of those whom earlier plans of this wave dropped for good, by person."""
+    return tx.execute(
+        select(decisions.c.person_id, func.min(identities.c.email).label("email"), decisions.c.rule, decisions.c.until)
+        .join(identities, identities.c.person_id == decisions.c.person_id)
+        .where(
+            decisions.c.campaign_id == campaign_id,
+            decisions.c.wave_id == wave_id,
+            decisions.c.state == "dropped",
+            decisions.c.rule.is_not(null()),
+            identities.c.gone_at.is_(null()),
+        )
+        .group_by(decisions.c.person_id, decisions.c.rule, decisions.c.until)
+        .order_by(decisions.c.person_id)
+        .limit(limit)
+    ).all()
+
+
 def asked(tx: Connection, limit: int | None = None) -> Sequence[Any]:
     """Rows (person_id, email) of those the plan just made chose, by person."""
     return _decided_people(tx, decided.c.rule.is_(null()), limit)

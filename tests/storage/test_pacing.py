@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -127,7 +128,10 @@ def test_equals_are_shuffled_by_the_wave_so_that_nobody_is_always_first(store: S
         start(tx)
         for _ in range(30):
             add_person(tx)
-        orders = [asked(tx, scope(clock.now_ms(), wave_id=wave), 5) for wave in (1, 2, 1)]
+        plan = scope(clock.now_ms())
+        opened = [plan.now - DAY_MS, plan.now - 91 * DAY_MS, plan.now - DAY_MS]
+        waves = [replace(plan, limits=replace(plan.limits, wave=(at, at + 90 * DAY_MS))) for at in opened]
+        orders = [asked(tx, wave, 5) for wave in waves]
     assert orders[0] == orders[2] != orders[1]
 
 

@@ -27,9 +27,10 @@ def erase(address: str) -> None:
             raise NotFound(f"nobody with the address {address} is known; nothing was erased")
         hashed = address_hash(built.pepper, address)
         erase_people(tx, found, address, hashed, built.clock.now_ms(), "cli")
+    built.store.checkpoint()
     click.echo(
         f"{count(len(found), 'person', 'people')} erased. Delete them in the source, too: what it still shows is read"
-        " again, without history and never asked."
+        " again, without history and never asked. Mails that were written into a local mailbox stay in its folder."
     )
 
 
