@@ -33,6 +33,7 @@ class Signal(StrEnum):
     HONEYPOT = "honeypot"  # strong: a link or field nobody can see was used
     SEVERAL_SCORES = "several_scores"  # strong: two scores were fetched within a minute
     NO_NONCE = "no_nonce"  # strong: the page was never asked for
+    UNCONFIRMED = "unconfirmed"  # strong: the campaign asks everybody to confirm, and nobody has yet
     HEAD_BEFORE_GET = "head_before_get"
     SOON_AFTER_SEND = "soon_after_send"
     QUICK = "quick"  # under a second from page to answer
@@ -41,7 +42,7 @@ class Signal(StrEnum):
     OTHER_NETWORK = "other_network"
 
 
-STRONG = frozenset({Signal.HONEYPOT, Signal.SEVERAL_SCORES, Signal.NO_NONCE})
+STRONG = frozenset({Signal.HONEYPOT, Signal.SEVERAL_SCORES, Signal.NO_NONCE, Signal.UNCONFIRMED})
 
 
 def verdict(signals: Iterable[Signal]) -> Verdict:

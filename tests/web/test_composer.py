@@ -69,7 +69,7 @@ def test_it_stays_far_under_the_size_at_which_mails_are_cut() -> None:
 
 
 def test_styles_are_inlined() -> None:
-    assert re.search(r'<a class="score"[^>]*style="[^"]*padding', COMPOSER.compose(ADA).html)
+    assert re.search(r'<a class="score"[^>]*style="[^"]*line-height', COMPOSER.compose(ADA).html)
 
 
 def test_who_sends_and_who_is_answered() -> None:

@@ -164,6 +164,22 @@ def test_a_link_that_expired_long_ago_records_nothing(installed: Installation, a
     assert answers(installed) == []
 
 
+def test_a_late_answer_is_thanked_for_without_an_offer_to_change_it(installed: Installation, ada: Respondent) -> None:
+    late = Respondent(installed.moved(30).app(), ada.link)
+    assert "change your answer" in form_of(ada.send(ada.open(), score="7", comment="In time")).text
+    bo = Respondent(late.client.application, link_of(installed, BO))
+    thanks = form_of(bo.answer(7, "Was on holiday")).text
+    assert "Thank you" in thanks or "Merci" in thanks
+    assert "change" not in thanks
+
+
+def test_the_link_of_a_campaign_that_was_removed_is_still_answered(installed: Installation, ada: Respondent) -> None:
+    workspace = READY.replace("[campaigns.relationship]", "[campaigns.next]")
+    assert installed.flask("apply", str(installed.write(workspace)), "--prune").code == 0
+    ada.answer(9, "Still here")
+    assert [(row.score, row.verdict) for row in answers(installed)] == [(9, "confirmed")]
+
+
 def test_a_used_link_after_the_window_changes_nothing(installed: Installation, ada: Respondent) -> None:
     ada.answer(9)
     later = Respondent(installed.moved(30).app(), ada.link)
@@ -268,52 +284,6 @@ def test_a_nonce_is_good_for_its_own_link_alone(installed: Installation, app: Fl
     form.action = ada.link
     assert "once more" in form_of(bo.send(form, score="9")).text
     assert answers(installed) == []
-
-
-# --- no more surveys ------------------------------------------------------------------------------------------------
-
-
-def test_fetching_the_unsubscribe_link_changes_nothing(installed: Installation, ada: Respondent) -> None:
-    assert ada.client.get(ada.link.replace("/s/", "/u/")).status_code == 200
-    assert all(row.opted_out_at is None for row in rows(installed, schema.people))
-
-
-@pytest.mark.parametrize("multipart", [False, True])
-def test_one_click_acts_at_once_and_twice_is_once(installed: Installation, ada: Respondent, multipart: bool) -> None:
-    kind = "multipart/form-data" if multipart else "application/x-www-form-urlencoded"
-    path = ada.link.replace("/s/", "/u/")
-    for _ in range(2):
-        response = ada.client.post(path, data={"List-Unsubscribe": "One-Click"}, content_type=kind)
-        assert (response.status_code, response.headers.getlist("Set-Cookie")) == (200, [])
-    person = next(row for row in rows(installed, schema.people) if row.opted_out_at is not None)
-    assert person.opted_out_by == "one_click"
-    assert touch_states(installed) == {"declined": 1, "handed_over": 2}
-    assert installed.moved(400).flask("tick").code == 0
-    assert [row.state for row in rows(installed, schema.touches) if row.person_id == person.id] == ["declined"]
-
-
-def test_the_button_of_the_page_needs_its_nonce(installed: Installation, ada: Respondent) -> None:
-    path = ada.link.replace("/s/", "/u/")
-    ada.client.post(path, data={})
-    assert all(row.opted_out_at is None for row in rows(installed, schema.people))
-    page = form_of(ada.client.get(path))
-    assert "no more surveys" in form_of(ada.client.post(path, data=page.fields)).text
-    assert sum(row.opted_out_at is not None for row in rows(installed, schema.people)) == 1
-
-
-def test_an_answer_does_not_undo_an_opt_out(installed: Installation, ada: Respondent) -> None:
-    ada.client.post(ada.link.replace("/s/", "/u/"), data={"List-Unsubscribe": "One-Click"})
-    ada.answer(10)
-    assert rows(installed, schema.people)[0].opted_out_at is not None
-    assert [row.score for row in answers(installed)] == [10]
-
-
-def test_the_link_of_an_erased_person_still_gets_a_friendly_page(installed: Installation, ada: Respondent) -> None:
-    assert installed.flask("people", "erase", ADA).code == 0
-    for path in (ada.link, ada.link.replace("/s/", "/u/")):
-        response = ada.client.get(path)
-        assert response.status_code in (200, 404)
-        assert "Traceback" not in response.get_data(as_text=True)
 
 
 # --- headers --------------------------------------------------------------------------------------------------------

@@ -45,8 +45,13 @@ class Texts:
     add_comment: str
     your_score: str
     # messages
+    confirm: str
+    confirm_more: str
+    confirm_button: str
+    confirm_change: str
     choose_score: str
     reload: str
+    not_stored: str
     thanks: str
     thanks_more: str
     answered_before: str
@@ -105,8 +110,14 @@ ENGLISH = Texts(
     change="Change my score",
     add_comment="Add this",
     your_score="Your score: {score}",
+    confirm="One more step: is this your answer?",
+    confirm_more="Some mail programs open links and press buttons by themselves, so we would like to be sure.",
+    confirm_button="Yes, this is my answer",
+    confirm_change="No, change it",
     choose_score="Please choose a number from 0 to 10.",
     reload="This page had been open for a while. Please press the button once more; what you wrote is still here.",
+    not_stored="Your answer could not be stored just now. Please press the button again in a moment; what you wrote is"
+    " still here.",
     thanks="Thank you, your answer has arrived.",
     thanks_more="You may close this page. Until the survey ends you can change your answer with the same link.",
     answered_before="You have answered already. You may change your answer here.",
@@ -140,8 +151,8 @@ FRENCH = Texts(
     hello_name="Bonjour {name},",
     reminder="Il y a quelques jours, nous vous avons posé une question. Votre réponse nous est toujours utile.",
     shared="Ce message s’adresse à tous ceux qui lisent cette boîte ; une seule réponse suffit.",
-    how="Choisissez un chiffre. Sur la page qui s’ouvre, vous pourrez ajouter un mot ; rien n’est envoyé avant que vous"
-    " n’y appuyiez sur le bouton.",
+    how="Choisissez une note. Sur la page qui s’ouvre, vous pourrez ajouter un mot ; rien n’est envoyé tant que vous"
+    " n’y avez pas appuyé sur le bouton.",
     how_text="Répondez ici, de 0 (pas du tout probable) à 10 (extrêmement probable) :",
     anonymous="Votre réponse est anonyme : nous ne saurons pas qui l’a donnée.",
     why="{brand} vous écrit parce que vous êtes client.",
@@ -158,8 +169,15 @@ FRENCH = Texts(
     change="Changer ma note",
     add_comment="Ajouter",
     your_score="Votre note : {score}",
-    choose_score="Veuillez choisir un chiffre de 0 à 10.",
+    confirm="Une dernière étape : est-ce bien votre réponse ?",
+    confirm_more="Certaines messageries ouvrent les liens et appuient sur les boutons toutes seules ; nous préférons"
+    " donc vous poser la question.",
+    confirm_button="Oui, c’est ma réponse",
+    confirm_change="Non, la modifier",
+    choose_score="Veuillez choisir une note de 0 à 10.",
     reload="Cette page était ouverte depuis un moment. Appuyez encore une fois sur le bouton ; votre texte est là.",
+    not_stored="Votre réponse n’a pas pu être enregistrée. Appuyez de nouveau sur le bouton dans un instant ; votre"
+    " texte est là.",
     thanks="Merci, votre réponse est bien arrivée.",
     thanks_more="Vous pouvez fermer cette page. Jusqu’à la fin de l’enquête, le même lien permet de la modifier.",
     answered_before="Vous avez déjà répondu. Vous pouvez modifier votre réponse ici.",

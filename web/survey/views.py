@@ -2,37 +2,40 @@
 
 A vendor's link scanner may fetch every link, in any order, run scripts and even send forms it finds: GET and HEAD leave
 one row of `hits` and nothing else, and what a form brings is judged by `core.answers` (vendors' scanners: see there).
+An answer that looks like a machine's is stored as suspect, and the page asks whether it is the reader's own
+(`survey.confirm`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, make_response, render_template, request, url_for
+from flask import Blueprint, Response, current_app, request, url_for
 
-from core.answers import Given, Signal, Verdict, clean_comment
-from core.jobs.context import Context
+from core.answers import STRONG, Given, Signal, Verdict, clean_comment, verdict
 from core.scores import category
 from core.storage import hits, responses, survey_page
+from core.storage.store import Transaction
 from core.storage.survey_page import SurveyLink
-from web.survey.colour import readable_on, text_on
-from web.survey.form import HONEYPOT, Posted, network_of, read_form, score_in, token_in
-from web.survey.texts import Texts, language_of, texts_in
-from web.survey.tokens import Nonce, issue_nonce, read_nonce
+from web.survey import pages
+from web.survey.fetches import Fetch, FetchLog
+from web.survey.form import Posted, network_of, read_form, score_in, token_in
+from web.survey.pages import context, page, say, texts_for_anybody, texts_of
+from web.survey.tokens import Nonce, Step, issue_nonce, read_nonce
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
 QUICK_MS = 1_000
-LARGEST_LOGO = 512 * 1024
-LOGO_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
 
 blueprint = Blueprint(
     "survey", __name__, template_folder="templates", static_folder="static", static_url_path="/survey/static"
 )
+blueprint.add_url_rule("/survey/theme/<colour>.css", view_func=pages.theme)
+blueprint.add_url_rule("/survey/logo/<campaign>", view_func=pages.logo)
 
 
 @blueprint.after_request
@@ -55,21 +58,21 @@ def ask(token: str, rest: str = "") -> Response:
     """The page. The score in the address is only preselected."""
     token = token_in(token)
     score = score_in(rest, request.args)
-    context = _context()
-    with context.store.read() as tx:
+    built = context()
+    with built.store.read() as tx:
         link = survey_page.read_link(tx, token)
-        answer = responses.find_answer(tx, link.touch, token, context.keyring) if link else None
+        answer = responses.find_answer(tx, link.touch, token, built.keyring) if link else None
     if link is None:
-        return _say(_anybody(), "unknown", 404)
-    _note_fetch(token, score)
-    now = context.clock.now_ms()
+        return say(texts_for_anybody(), "unknown", 404)
+    now = built.clock.now_ms()
+    _note_fetch(token, score, now)
     if link.has_expired(now):
-        return _say(_texts(link), "expired", 410, link)
+        return say(texts_of(link), "expired", 410, link)
     answered = answer is not None and answer.verdict is Verdict.CONFIRMED
     if link.touch.answered and not answered and link.touch.anonymous:
-        return _say(_texts(link), "other_link", 200, link)
+        return say(texts_of(link), "other_link", 200, link)
     if answered and not responses.may_edit(link.touch, now):
-        return _say(_texts(link), "closed", 200, link)
+        return say(texts_of(link), "closed", 200, link)
     chosen = score if score is not None or answer is None or not answered else answer.score
     comment = answer.comment if answer is not None and answered else None
     return _form(link, token, chosen, comment or "", notice="answered_before" if answered else "")
@@ -81,232 +84,172 @@ def ask(token: str, rest: str = "") -> Response:
 def answer(token: str, rest: str = "") -> Response:
     """Take an answer, or a "rather not"."""
     token = token_in(token)
-    context = _context()
+    built = context()
     posted = read_form(request.form)
-    with context.store.read() as tx:
+    with built.store.read() as tx:
         link = survey_page.read_link(tx, token)
     if link is None:
-        return _say(_anybody(), "unknown", 404)
-    now = context.clock.now_ms()
+        return say(texts_for_anybody(), "unknown", 404)
+    now = built.clock.now_ms()
     if link.has_expired(now):
-        return _say(_texts(link), "expired", 410, link)
-    nonce = read_nonce(context.keyring, token, posted.nonce, now)
+        return say(texts_of(link), "expired", 410, link)
+    nonce = read_nonce(built.keyring, token, posted.nonce, now)
     comment = clean_comment(posted.comment)
     if nonce is None and (posted.nonce or posted.declines):
         return _form(link, token, posted.score, comment or "", notice="reload")
-    if posted.declines:
-        return _decline(link, token)
-    if posted.score is None:
+    if posted.score is None and not posted.declines:
         return _form(link, token, None, comment or "", notice="choose_score", status=422)
-    return _record(link, token, posted, comment, nonce)
+    try:
+        return _decline(link, token) if posted.declines else _record(link, token, posted, comment, nonce)
+    except Exception:  # a full disk, a database that is busy for long: what was typed is not lost
+        current_app.log_exception(sys.exc_info())
+        return _form(link, token, posted.score, comment or "", notice="not_stored", status=503)
 
 
 def _record(link: SurveyLink, token: str, posted: Posted, comment: str | None, nonce: Nonce | None) -> Response:
-    context = _context()
-    texts = _texts(link)
+    built = context()
+    texts = texts_of(link)
     band = category(posted.score or 0)
-    with context.store.write() as tx:
-        now = context.clock.now_ms()
-        _note_hit(tx, token, "POST", None, trapped=posted.trapped, now=now)
+    with built.store.write() as tx:
+        now = built.clock.now_ms()
+        _note_post(tx, token, now, trapped=posted.trapped)
         given = Given(
             score=posted.score or 0,
             # a field that was there and is empty takes back what stood in it
             comment=comment if comment or posted.comment is None else "",
             language=texts.language,
             question=texts.follow_up(band),
-            signals=(*hits.signals_for(tx, token, link.touch.asked_at, now), *_signals(nonce, now)),
+            signals=_signals(tx, link, token, posted, nonce, now),
         )
-        recorded = responses.record_answer(tx, link.touch, token, given, context.keyring, now)
+        recorded = responses.record_answer(tx, link.touch, token, given, built.keyring, now)
     if recorded.edit_refused:
-        return _say(texts, "other_link" if recorded.response_id is None else "closed", 200, link)
+        return say(texts, "other_link" if recorded.response_id is None else "closed", 200, link)
+    if verdict(given.signals) is Verdict.SUSPECT and link.campaign.survey.confirm != "never":
+        nonce_text = issue_nonce(built.keyring, token, given.score, now, Step.CONFIRM)
+        return page("survey/confirm.html", link, texts, given=given, nonce=nonce_text, token=token)
     _wake()
-    return _page(
+    step = Step.CONFIRMED if recorded.verdict is Verdict.CONFIRMED else Step.ASK
+    return page(
         "survey/thanks.html", link, texts,
-        score=posted.score, question=texts.follow_up(band), partial=recorded.partial,
-        nonce=issue_nonce(context.keyring, token, posted.score, now), token=token,
+        score=given.score, question=given.question, partial=recorded.partial, token=token,
+        may_change=responses.may_edit(link.touch, now),
+        nonce=issue_nonce(built.keyring, token, given.score, now, step),
     )  # fmt: skip
 
 
-def _signals(nonce: Nonce | None, now: int) -> list[Signal]:
-    """What the request itself tells."""
+def _signals(
+    tx: Transaction, link: SurveyLink, token: str, posted: Posted, nonce: Nonce | None, now: int
+) -> tuple[Signal, ...]:
+    """What the link's fetches and the request itself tell, the strong ones first."""
+    confirmed = _has_confirmed(nonce, now)
     noticed = {
+        Signal.HONEYPOT: posted.trapped,
         Signal.NO_NONCE: nonce is None,
+        Signal.UNCONFIRMED: link.campaign.survey.confirm == "always" and not confirmed,
         Signal.QUICK: nonce is not None and now - nonce.issued_at < QUICK_MS,
         Signal.NO_LANGUAGE: not request.headers.get("Accept-Language"),
     }
-    return [signal for signal, speaks in noticed.items() if speaks]
+    fetched = hits.signals_for(tx, token, link.touch.asked_at, now)
+    # whoever said that the answer is theirs is not doubted for what came by before them
+    told = {signal for signal in fetched if not (confirmed and signal in STRONG)}
+    told |= {signal for signal, speaks in noticed.items() if speaks}
+    return tuple(signal for signal in Signal if signal in told)
+
+
+def _has_confirmed(nonce: Nonce | None, now: int) -> bool:
+    """Whether somebody read the question "is this your answer?" and said yes: at once, nobody has read it."""
+    if nonce is None or nonce.step is Step.ASK:
+        return False
+    return nonce.step is Step.CONFIRMED or now - nonce.issued_at >= QUICK_MS
 
 
 def _decline(link: SurveyLink, token: str) -> Response:
-    context = _context()
-    with context.store.write() as tx:
-        now = context.clock.now_ms()
-        _note_hit(tx, token, "POST", None, now=now)
+    built = context()
+    with built.store.write() as tx:
+        now = built.clock.now_ms()
+        _note_post(tx, token, now)
         declined = responses.decline(tx, link.touch, now)
     _wake()
-    return _say(_texts(link), "declined" if declined else "closed", 200, link)
+    return say(texts_of(link), "declined" if declined else "closed", 200, link)
 
 
 def _form(link: SurveyLink, token: str, score: int | None, comment: str, *, notice: str, status: int = 200) -> Response:
-    context = _context()
-    texts = _texts(link)
-    page = _page(
+    built = context()
+    texts = texts_of(link)
+    response = page(
         "survey/ask.html", link, texts,
         score=score, comment=comment, token=token, notice=getattr(texts, notice) if notice else "",
-        is_error=notice in ("choose_score", "reload"),
+        is_error=notice not in ("", "answered_before"),
         question=texts.follow_up(None if score is None else category(score)),
-        nonce=issue_nonce(context.keyring, token, score, context.clock.now_ms()),
+        nonce=issue_nonce(built.keyring, token, score, built.clock.now_ms()),
     )  # fmt: skip
-    page.status_code = status
-    return page
+    response.status_code = status
+    return response
 
 
 # --- no more surveys ------------------------------------------------------------------------------------------------
 
 
 @blueprint.get("/u/<token>")
+@blueprint.get("/u/<token>/")
 def stop(token: str) -> Response:
     """Asks. Changes nothing: scanners fetch this, too."""
     return _stop_page(token_in(token))
 
 
 @blueprint.post("/u/<token>")
+@blueprint.post("/u/<token>/")
 def stopped(token: str) -> Response:
     """RFC 8058: a mail program's one click acts at once, without a nonce; the page's button brings one."""
     token = token_in(token)
-    context = _context()
+    built = context()
     one_click = request.form.get(ONE_CLICK[0]) == ONE_CLICK[1]
     if not one_click:
-        now = context.clock.now_ms()
-        if read_nonce(context.keyring, token, request.form.get("nonce", ""), now) is None:
+        now = built.clock.now_ms()
+        if read_nonce(built.keyring, token, request.form.get("nonce", ""), now) is None:
             return _stop_page(token)
-    with context.store.write() as tx:
+    with built.store.write() as tx:
         link = survey_page.read_link(tx, token)
         if link is not None:
             by = "one_click" if one_click else "link"
-            survey_page.opt_out_by_link(tx, link.touch.touch_id, by, context.clock.now_ms())
+            survey_page.opt_out_by_link(tx, link.touch.touch_id, by, built.clock.now_ms())
     if link is None:
-        return _say(_anybody(), "unknown", 404)
+        return say(texts_for_anybody(), "unknown", 404)
     _wake()
-    return _say(_texts(link), "stopped", 200, link)
+    return say(texts_of(link), "stopped", 200, link)
 
 
 def _stop_page(token: str) -> Response:
-    context = _context()
-    with context.store.read() as tx:
+    built = context()
+    with built.store.read() as tx:
         link = survey_page.read_link(tx, token)
     if link is None:
-        return _say(_anybody(), "unknown", 404)
-    nonce = issue_nonce(context.keyring, token, None, context.clock.now_ms())
-    return _page("survey/stop.html", link, _texts(link), nonce=nonce, token=token)
-
-
-# --- what pages are made of -----------------------------------------------------------------------------------------
-
-
-@blueprint.get("/survey/theme/<colour>.css")
-def theme(colour: str) -> Response:
-    """The campaign's colour as a style sheet: the policy of the pages allows no style in the page."""
-    if len(colour) != 6 or any(digit not in "0123456789abcdef" for digit in colour):
-        abort(404)
-    accent = f"#{colour}"
-    lines = (
-        f":root {{ --accent: {accent}; --on-accent: {text_on(accent)};"
-        f" --accent-ink: {readable_on(accent, '#ffffff', '#1c2430')};"
-        f" --accent-ink-dark: {readable_on(accent, '#171b21', '#e9edf3')}; }}\n"
-    )
-    response = Response(lines, mimetype="text/css")
-    response.headers["Cache-Control"] = "public, max-age=86400"
-    return response
-
-
-@blueprint.get("/survey/logo/<campaign>")
-def logo(campaign: str) -> Response:
-    """The logo of a campaign, a picture and nothing else."""
-    with _context().store.read() as tx:
-        path = Path(survey_page.logo_of(tx, campaign) or "none")
-    kind = LOGO_TYPES.get(path.suffix.lower())
-    try:
-        content = path.read_bytes() if kind else b""
-    except OSError:
-        content = b""
-    if kind is None or not content or len(content) > LARGEST_LOGO:
-        abort(404)
-    response = Response(content, mimetype=kind)
-    response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-    response.headers["Cache-Control"] = "public, max-age=3600"
-    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # mails show it, too
-    return response
-
-
-def _page(template: str, link: SurveyLink | None, texts: Texts, **values: Any) -> Response:
-    survey = link.campaign.survey if link else None
-    return make_response(
-        render_template(
-            template,
-            t=texts,
-            brand=_brand(link),
-            theme=url_for("survey.theme", colour=survey.colour[1:].lower()) if survey else "",
-            logo=url_for("survey.logo", campaign=link.campaign.name) if link and survey and survey.logo else "",
-            progress=survey.progress if survey else False,
-            anonymous=survey.anonymous if survey else False,
-            honeypot=HONEYPOT,
-            **values,
-        )
-    )
-
-
-def _say(texts: Texts, message: str, status: int, link: SurveyLink | None = None) -> Response:
-    """A page that only says something."""
-    title, more = getattr(texts, message), getattr(texts, f"{message}_more")
-    response = _page("survey/message.html", link, texts, title=title, more=more)
-    response.status_code = status
-    return response
-
-
-def _texts(link: SurveyLink) -> Texts:
-    """In the language the mail had; where nobody knows the person's, in the reader's."""
-    offered = link.workspace.languages
-    written = link.language or request.accept_languages.best_match(offered)
-    return texts_in(language_of(written, offered), _brand(link))
-
-
-def _anybody() -> Texts:
-    return texts_in(request.accept_languages.best_match(("en", "fr")) or "en", "")
-
-
-def _brand(link: SurveyLink | None) -> str:
-    return "" if link is None else link.campaign.survey.brand or link.workspace.name
+        return say(texts_for_anybody(), "unknown", 404)
+    nonce = issue_nonce(built.keyring, token, None, built.clock.now_ms())
+    action = url_for("survey.stopped", token=token)
+    return page("survey/stop.html", link, texts_of(link), nonce=nonce, action=action)
 
 
 # --- around ---------------------------------------------------------------------------------------------------------
 
 
-def _note_fetch(token: str, score: int | None) -> None:
+def _note_fetch(token: str, score: int | None, now: int) -> None:
     """The page is shown whether or not its fetching can be written down."""
-    context = _context()
-    try:
-        with context.store.write() as tx:
-            _note_hit(tx, token, request.method, score, now=context.clock.now_ms())
-    except Exception as error:
-        context.log.warning("a fetched survey page was not noted: %s", type(error).__name__)
+    log: FetchLog = current_app.extensions.setdefault("boucle_fetches", FetchLog(context().store))
+    agent = request.headers.get("User-Agent", "")
+    log.note(Fetch(token, request.method, score, agent, network_of(request.remote_addr), now))
 
 
-def _note_hit(tx: Any, token: str, method: str, score: int | None, *, now: int, trapped: bool = False) -> None:
+def _note_post(tx: Transaction, token: str, now: int, *, trapped: bool = False) -> None:
     hits.note_hit(
         tx, token,
-        method=method, score=score, honeypot=trapped, agent=request.headers.get("User-Agent", ""),
+        method="POST", score=None, honeypot=trapped, agent=request.headers.get("User-Agent", ""),
         network=network_of(request.remote_addr), now=now,
     )  # fmt: skip
 
 
 def _wake() -> None:
     """Scores are written back within seconds where a worker runs here; elsewhere the sweep finds them."""
-    worker = current_app.extensions.get("boucle_worker")
+    worker: Any = current_app.extensions.get("boucle_worker")
     if worker is not None:
         worker.wake("push_scores")
-
-
-def _context() -> Context:
-    found: Context = current_app.extensions["boucle"]
-    return found
