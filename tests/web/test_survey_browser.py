@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -13,8 +14,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 from core.storage import schema
+from core.workspace import Survey
 from tests.web.app import Installation
 from tests.web.survey import READY, answers, asked, link_of, rows
+from tests.web.test_composer import ADA, COMPOSER
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -139,6 +142,65 @@ def test_the_unsubscribe_page_asks_and_then_does(browser: Browser, site: Site) -
     assert sum(row.opted_out_at is not None for row in rows(site.installed, schema.people)) == before + 1
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1360, "light")])
+def test_whoever_comes_after_a_scanner_is_asked_once_more_and_counts(
+    browser: Browser, site: Site, width: int, scheme: str
+) -> None:
+    link = site.link("fr")
+    for score in (0, 10):
+        browser.new_page().goto(f"{link}/{score}")
+    options: dict[str, Any] = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
+    page = open_page(browser, link + "/4", **options)
+    page.locator("#comment").fill("Deux lignes,\nc’est <b>assez</b>")
+    page.get_by_role("button", name="Envoyer ma réponse").click()
+    expect(page.get_by_role("heading", name="bien votre réponse")).to_be_visible()
+    check(page, width)
+    assert latest(site).verdict == "suspect"
+    page.wait_for_timeout(1_100)  # to read it
+    page.get_by_role("button", name="Oui, c’est ma réponse").click()
+    expect(page.get_by_role("heading", name="Merci")).to_be_visible()
+    assert (latest(site).verdict, latest(site).score) == ("confirmed", 4)
+    assert latest(site).comment == "Deux lignes,\nc’est <b>assez</b>"
+
+
+def test_two_tabs_and_two_scores_the_last_one_counts(browser: Browser, site: Site) -> None:
+    link = site.link()
+    one, other = open_page(browser, link), open_page(browser, link)
+    for page, score in ((one, "3"), (other, "8")):
+        page.locator(f"input[value='{score}']").check()
+        page.get_by_role("button", name="Send my answer").click()
+        expect(page.get_by_role("heading", name="Thank you")).to_be_visible()
+    row = latest(site)
+    assert (row.score, row.version) == (8, 2)
+    kept = [one for one in rows(site.installed, schema.response_versions) if one.response_id == row.id]
+    assert sorted((version.version, version.score) for version in kept) == [(1, 3), (2, 8)]
+
+
+def test_the_choice_is_seen_where_colours_are_forced(browser: Browser, site: Site) -> None:
+    page = open_page(browser, site.link() + "/9", forced_colors="active")
+    colours = [
+        page.locator(f"input[value='{score}'] + span").evaluate("one => getComputedStyle(one).backgroundColor")
+        for score in (8, 9)
+    ]
+    assert colours[0] != colours[1]
+
+
+@pytest.mark.parametrize("width", [390, 1360])
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_the_mail_fits_the_screen_and_breaks_no_rule_of_accessibility(
+    browser: Browser, language: str, width: int
+) -> None:
+    settings = {**Survey().model_dump(mode="json"), "brand": "Boulangerie Müller & Fils", "colour": "#ffd400"}
+    request = replace(ADA, language=language, kind="reminder", survey={**settings, "address": "1 rue du Port, Nantes"})
+    page = browser.new_context(viewport={"width": width, "height": 844}).new_page()
+    page.set_content(COMPOSER.compose(request).html)
+    check(page, width, {"rules": {"landmark-one-main": {"enabled": False}, "region": {"enabled": False}}})  # no page
+    boxes: list[Any] = [one.bounding_box() for one in page.locator("a.score").all()]
+    assert len(boxes) == 11
+    assert all(box["height"] >= 42 and box["width"] >= 36 for box in boxes)
+    assert len({round(box["y"]) for box in boxes}) == (2 if width == 390 else 1)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1360])
 def test_pages_break_no_rule_of_accessibility_and_fit_the_screen(
@@ -161,8 +223,8 @@ def test_pages_break_no_rule_of_accessibility_and_fit_the_screen(
     assert [one for one in complaints if "404" not in one] == []
 
 
-def check(page: Page, width: int) -> None:
-    found = Axe().run(page)
+def check(page: Page, width: int, options: dict[str, Any] | None = None) -> None:
+    found = Axe().run(page, options=options)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 

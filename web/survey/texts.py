@@ -169,7 +169,7 @@ FRENCH = Texts(
     change="Changer ma note",
     add_comment="Ajouter",
     your_score="Votre note : {score}",
-    confirm="Une dernière étape : est-ce bien votre réponse ?",
+    confirm="Une dernière étape : est\u2011ce bien votre réponse ?",
     confirm_more="Certaines messageries ouvrent les liens et appuient sur les boutons toutes seules ; nous préférons"
     " donc vous poser la question.",
     confirm_button="Oui, c’est ma réponse",
