@@ -106,11 +106,14 @@ class Rows:
         padding = self._padding
         padded = []
         for position, (raw, cells) in enumerate(zip(records.raws, records.rows, strict=True)):
-            if cells is not None or position in records.problems:
+            if cells is not None or (position in records.problems and self._has_too_many(raw)):
                 body = raw.rstrip(b"\r\n")
                 raw = body + padding + raw[len(body) :]
             padded.append(raw)
         return padded
+
+    def _has_too_many(self, raw: bytes) -> bool:
+        return len(split_cells(raw.rstrip(b"\r\n"), self._style.delimiter)) > len(self._columns.names)
 
     def updated(self, raw: bytes, cells: list[str], updates: Iterable[ScoreUpdate]) -> bytes:
         """A row with new values; a cell that says the same already stays as it is written."""
