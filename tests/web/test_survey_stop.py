@@ -70,6 +70,13 @@ def test_the_button_of_the_page_needs_its_nonce(installed: Installation, ada: Re
     assert sum(row.opted_out_at is not None for row in rows(installed, schema.people)) == 1
 
 
+def test_the_form_of_the_survey_stops_nothing(installed: Installation, ada: Respondent) -> None:
+    form = ada.open("/9")
+    form.action = ada.link.replace("/s/", "/u/")
+    assert "Shall we stop" in form_of(ada.send(form)).text
+    assert opted_out(installed) == []
+
+
 def test_an_answer_does_not_undo_an_opt_out(installed: Installation, ada: Respondent) -> None:
     ada.client.post(ada.link.replace("/s/", "/u/"), data={"List-Unsubscribe": "One-Click"})
     ada.answer(10)

@@ -19,7 +19,9 @@ TOKEN, NOW = "T0ken-of-one_012345678", 1_790_000_000_000
 @pytest.mark.parametrize("score", [None, 0, 10])
 def test_it_says_what_was_put_in(score: int | None, step: Step) -> None:
     text = issue_nonce(KEYS, TOKEN, score, NOW, step)
-    assert read_nonce(KEYS, TOKEN, text, NOW + 5) == Nonce(NOW, score, step)
+    stops = step is Step.STOP
+    assert read_nonce(KEYS, TOKEN, text, NOW + 5, stops=stops) == Nonce(NOW, score, step)
+    assert read_nonce(KEYS, TOKEN, text, NOW + 5, stops=not stops) is None
     assert text != issue_nonce(KEYS, TOKEN, score, NOW, step)
 
 

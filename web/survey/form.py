@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from core.answers import parse_score
 
@@ -23,8 +23,9 @@ def token_in(text: str) -> str:
     return found[0] if found else text
 
 
-def score_in(path: str, query: Mapping[str, str]) -> int | None:
+def score_in(path: str, query_string: bytes) -> int | None:
     """The score an address preselects; a damaged one is as good as none."""
+    query = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
     wanted = [path.strip("/"), query.get("score", ""), query.get("amp;score", "")]
     for text in wanted:
         score = parse_score(unquote(text).strip().rstrip(_HANGERS_ON))

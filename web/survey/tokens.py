@@ -31,6 +31,7 @@ class Step(IntEnum):
     ASK = 0
     CONFIRM = 1  # "is this your answer?"
     CONFIRMED = 2  # whoever reads it has said that it is
+    STOP = 3  # "no more surveys?": no answer comes of it, and no other page stops anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ def issue_nonce(keyring: Keyring, token: str, score: int | None, now: int, step:
     return base64.urlsafe_b64encode(payload + signature).decode().rstrip("=")
 
 
-def read_nonce(keyring: Keyring, token: str, text: str, now: int) -> Nonce | None:
-    """What it says; None if it is not ours, of another link, or too old."""
+def read_nonce(keyring: Keyring, token: str, text: str, now: int, *, stops: bool = False) -> Nonce | None:
+    """What it says; None if it is not ours, of another link, too old, or of the other kind of page."""
     try:
         raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
@@ -64,10 +65,9 @@ def read_nonce(keyring: Keyring, token: str, text: str, now: int) -> Nonce | Non
     issued_at, score, step, _ = _PAYLOAD.unpack(payload)
     if not -SKEW_MS <= now - issued_at < VALID_MS:
         return None
-    try:
-        return Nonce(issued_at, None if score < 0 else score, Step(step))
-    except ValueError:  # issued by a later release
+    if step not in set(Step) or (step == Step.STOP) is not stops:
         return None
+    return Nonce(issued_at, None if score < 0 else score, Step(step))
 
 
 def _signature(key: bytes, token: str, payload: bytes) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Blueprint, Response, abort, current_app, request, url_for
 
 from core.answers import STRONG, Given, Signal, Verdict, clean_comment, verdict
 from core.scores import category
@@ -48,6 +48,13 @@ def _private(response: Response) -> Response:
     return response
 
 
+@blueprint.before_app_request
+def _lead_nowhere() -> None:
+    """A doubled slash is redirected to the single one, but an address with a line end fits into no header."""
+    if request.routing_exception is not None and any(end in request.path for end in "\r\n"):
+        abort(404)
+
+
 # --- the survey -----------------------------------------------------------------------------------------------------
 
 
@@ -57,7 +64,7 @@ def _private(response: Response) -> Response:
 def ask(token: str, rest: str = "") -> Response:
     """The page. The score in the address is only preselected."""
     token = token_in(token)
-    score = score_in(rest, request.args)
+    score = score_in(rest, request.query_string)
     built = context()
     with built.store.read() as tx:
         link = survey_page.read_link(tx, token)
@@ -206,7 +213,7 @@ def stopped(token: str) -> Response:
     one_click = request.form.get(ONE_CLICK[0]) == ONE_CLICK[1]
     if not one_click:
         now = built.clock.now_ms()
-        if read_nonce(built.keyring, token, request.form.get("nonce", ""), now) is None:
+        if read_nonce(built.keyring, token, request.form.get("nonce", ""), now, stops=True) is None:
             return _stop_page(token)
     with built.store.write() as tx:
         link = survey_page.read_link(tx, token)
@@ -225,7 +232,7 @@ def _stop_page(token: str) -> Response:
         link = survey_page.read_link(tx, token)
     if link is None:
         return say(texts_for_anybody(), "unknown", 404)
-    nonce = issue_nonce(built.keyring, token, None, built.clock.now_ms())
+    nonce = issue_nonce(built.keyring, token, None, built.clock.now_ms(), Step.STOP)
     action = url_for("survey.stopped", token=token)
     return page("survey/stop.html", link, texts_of(link), nonce=nonce, action=action)
 
