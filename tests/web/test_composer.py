@@ -126,9 +126,10 @@ def test_the_postal_address_stands_at_the_foot() -> None:
 
 
 def test_a_logo_is_shown_only_where_mail_programs_can_fetch_it_safely() -> None:
-    with_logo = replace(ADA, survey=survey(logo="/srv/logo.svg"))
+    with_logo = replace(ADA, survey=survey(logo="/srv/Logo.PNG"))
     assert "https://nps.acme.example/survey/logo/relationship" in COMPOSER.compose(with_logo).html
     assert "<img" not in SurveyComposer("http://127.0.0.1:8000").compose(with_logo).html
+    assert "<img" not in COMPOSER.compose(replace(ADA, survey=survey(logo="/srv/logo.svg"))).html
 
 
 @pytest.mark.parametrize("texts", [ENGLISH, FRENCH], ids=lambda texts: texts.language)

@@ -306,6 +306,34 @@ def test_the_colour_is_a_style_sheet_and_nothing_else_is(ada: Respondent) -> Non
         assert ada.client.get(f"/survey/theme/{colour}.css").status_code == 404
 
 
+def with_logo(folder: Path, name: str, content: bytes) -> Respondent:
+    (folder / name).write_bytes(content)
+    installed = asked(folder, READY + f'survey = {{ logo = "{name}" }}\n')
+    return Respondent(installed.app(), link_of(installed, ADA))
+
+
+def test_a_logo_is_shown_and_can_do_nothing_but_be_seen(tmp_path: Path) -> None:
+    drawing = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    ada = with_logo(tmp_path, "logo.svg", drawing)
+    page = ada.client.get(ada.link).get_data(as_text=True)
+    assert '<img class="logo" src="/survey/logo/relationship" alt="Acme">' in page
+    response = ada.client.get("/survey/logo/relationship")
+    assert (response.data, response.mimetype) == (drawing, "image/svg+xml")
+    assert "sandbox" in response.headers["Content-Security-Policy"]
+    assert "script-src" not in response.headers["Content-Security-Policy"]
+    assert ada.client.get("/survey/logo/nothing").status_code == 404
+
+
+def test_a_logo_that_is_gone_or_grew_beyond_measure_is_left_out(tmp_path: Path) -> None:
+    ada = with_logo(tmp_path, "logo.png", b"\x89PNG")
+    assert ada.client.get("/survey/logo/relationship").mimetype == "image/png"
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG" + b"x" * 600_000)
+    assert ada.client.get("/survey/logo/relationship").status_code == 404
+    (tmp_path / "logo.png").unlink()
+    assert ada.client.get("/survey/logo/relationship").status_code == 404
+    assert ada.client.get(ada.link).status_code == 200
+
+
 # --- anonymous ------------------------------------------------------------------------------------------------------
 
 

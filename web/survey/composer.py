@@ -90,9 +90,12 @@ class SurveyComposer:
         )
 
     def _logo_url(self, survey: dict[str, Any], campaign: str) -> str:
-        """Only an address that a mail program can reach without being warned of."""
-        reachable = survey.get("logo") and self._base_url.startswith("https://")
-        return f"{self._base_url}/survey/logo/{campaign}" if reachable else ""
+        """Only an address that a mail program can reach without being warned of, and a picture that it can show.
+
+        Hardly any shows an SVG: those who have one get the brand in letters.
+        """
+        shown = str(survey.get("logo") or "").lower().endswith((".png", ".jpg", ".jpeg"))
+        return f"{self._base_url}/survey/logo/{campaign}" if shown and self._base_url.startswith("https://") else ""
 
 
 def _fill(frame: str, url: str, stop_url: str, hello: str) -> str:
